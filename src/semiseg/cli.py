@@ -1,0 +1,229 @@
+"""The command line: parse, call, print what to type next. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from semiseg.errors import BUG, PARTLY, RESOURCES, USAGE, Problem, Refusal
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Semi-supervised image segmentation on your own folder: many images, few labels.\n\n"
+    "Start with: semiseg check my_images, then: semiseg train my_images --out runs/first",
+)
+Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", hidden=True)]
+
+
+def emit(result: dict[str, Any], as_json: bool, lines: list[str], following: str = "") -> None:
+    """The result for a machine, or for a person with the next command to type."""
+    if as_json:
+        print(json.dumps(result))
+        return
+    for line in lines:
+        print(line)
+    if following:
+        print(f"\nNext: {following}")
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="A folder with images/, masks/ and unlabeled/ (or splits/*.txt).")],
+    size: Annotated[int | None, typer.Option(help="Crop size of the training to come.")] = None,
+    labels: Annotated[str, typer.Option(help="How many labeled images to use: a number, a share or all.")] = "all",
+    json_: Json = False,
+) -> None:
+    """Read every file once and report all problems, each with its fix."""
+    from semiseg.commands import check_folder
+
+    result, lines, following = check_folder(data, size, labels, json_)
+    emit(result, json_, lines, following)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="The data folder.")],
+    out: Annotated[Path, typer.Option(help="The run folder to write.")] = Path("runs/first"),
+    method: Annotated[str | None, typer.Option(help="NAME[+PROGRAM] or ./file.py:Class; see `semiseg methods`.")] = None,
+    network: Annotated[str | None, typer.Option(help="unet1x1, unet/resnet18, deeplabv3plus/resnet50, …")] = None,
+    weights: Annotated[str | None, typer.Option(help="Pretrained encoder: imagenet or a local path.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the training crop in pixels.")] = None,
+    resize: Annotated[int | None, typer.Option(help="Shrink larger images to this shorter side.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps of each model.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Labeled images a step.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Labels to use: a number, a share or all.")] = None,
+    augment: Annotated[str | None, typer.Option(help="none or default.")] = None,
+    oracle: Annotated[bool | None, typer.Option("--oracle", help="Use the masks of unlabeled images too.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Everything random follows from it.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A recipe (YAML).")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, as often as needed.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue; `--resume auto` continues or starts.")] = False,
+    json_: Json = False,
+) -> None:
+    """Train with few labels and many unlabeled images, beside a labels-only baseline."""
+    from semiseg.commands import train_folder
+
+    options = {"method": method, "network": network, "weights": weights, "size": size, "resize": resize,
+               "steps": steps, "batch": batch, "labels": labels, "augment": augment, "oracle": oracle,
+               "seed": seed}  # fmt: skip
+    mode = AUTO.pop() if AUTO else "force" if resume else ""
+    command = "semiseg " + " ".join(shlex.quote(a) for a in sys.argv[1:])
+    result, lines, following = train_folder(data, out, options, set_ or [], config, mode, json_, command)
+    emit(result, json_, lines, following)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    images: Annotated[Path, typer.Argument(help="An image or a folder of images.")],
+    out: Annotated[Path, typer.Option(help="Where masks/ and predictions.csv go.")],
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="The whole committee predicts together.")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="16-bit probability maps too.")] = False,
+    inconsistency: Annotated[bool, typer.Option("--inconsistency", help="Maps of where the models disagree.")] = False,
+    json_: Json = False,
+) -> None:
+    """Masks for images the run has never seen, in the coding of your own masks."""
+    from semiseg.commands import predict_images
+
+    result, lines, following = predict_images(run, images, out, ensemble, probabilities, inconsistency, json_)
+    emit(result, json_, lines, following)
+    if result["failed"]:
+        raise typer.Exit(PARTLY)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    data: Annotated[Path, typer.Argument(help="A data folder with masks.")],
+    split: Annotated[str, typer.Option(help="val, test, labeled or unlabeled.")],
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="The whole committee predicts together.")] = False,
+    json_: Json = False,
+) -> None:
+    """IoU and Dice on a split, at full resolution. Read test once, at the end: every reading is logged."""
+    from semiseg.commands import evaluate_run
+
+    emit(*evaluate_run(run, data, split, ensemble, json_))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A finished run folder.")], json_: Json = False) -> None:
+    """Write report.html again."""
+    from semiseg.report import write_report
+
+    path = write_report(run)
+    emit({"report": str(path)}, json_, [f"wrote {path}"], f"open {path} in a browser")
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A method or program.")] = None, json_: Json = False
+) -> None:
+    """List methods and programs; with a NAME its arguments, defaults and source."""
+    from semiseg.commands import describe
+
+    emit(*describe(name, json_))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the demo goes.")] = Path("runs/demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="A few steps only: does it run?")] = False,
+    json_: Json = False,
+) -> None:
+    """Make a data set of cells, train supervised, ensemble and im on it, print the table, write the report."""
+    from semiseg.commands import run_demo
+
+    emit(*run_demo(out, quick, json_))
+
+
+AUTO: list[str] = []
+
+
+def _arguments(argv: list[str]) -> list[str]:
+    """`--resume auto` is an option with an optional word, which the parser has no notion of."""
+    if "--resume=auto" in argv:
+        argv[argv.index("--resume=auto") : argv.index("--resume=auto") + 1] = ["--resume", "auto"]
+    for i, word in enumerate(argv[:-1]):
+        if word == "--resume" and argv[i + 1] == "auto":
+            AUTO.append("auto")
+            return [*argv[: i + 1], *argv[i + 2 :]]
+    return argv
+
+
+def main() -> None:
+    """Run a command; every refusal becomes its lines and its exit code, everything else a bug report (exit 1)."""
+    debug = "--debug" in sys.argv
+    argv = [a for a in sys.argv[1:] if a != "--debug"]
+    sys.exit(guarded(lambda: app(_arguments(argv), prog_name="semiseg", standalone_mode=False), debug, "--json" in argv))
+
+
+def guarded(work: Callable[[], Any], debug: bool, as_json: bool) -> int:
+    """The exit code of `work`; says why on stderr (with --json as an object on stdout)."""
+    try:
+        code = work()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _explain(error, as_json)
+
+
+def _explain(error: Exception, as_json: bool) -> int:
+    """Kinds are told by their names: torch is not imported here, and typer may bring its own copy of click."""
+    kind = type(error).__name__
+    if isinstance(error, Refusal):
+        return _say(error, as_json)
+    if kind == "Exit":
+        return int(getattr(error, "exit_code", 0))
+    if kind == "Abort":
+        return 130
+    if hasattr(error, "format_message"):
+        return _say(Refusal(_usage(error), USAGE), as_json)
+    if kind == "Stopped":  # training stopped on a signal, after a checkpoint
+        print(f"semiseg: {error}; the state is saved. Continue with the same command and --resume.", file=sys.stderr)
+        return int(getattr(error, "code", 143))
+    if kind in ("OutOfMemoryError", "MemoryError"):
+        fix = "use a smaller --batch or --size, or --set precision=bf16-mixed"
+        return _say(Refusal(Problem("R04", "memory", "ran out", fix), RESOURCES), as_json)
+    found = f"met a bug of its own: {kind}: {error}"
+    fix = "run it again with --debug and report what it prints"
+    return _say(Refusal(Problem("B01", "semiseg", found, fix), BUG), as_json)
+
+
+def _usage(error: Any) -> Problem:
+    """What the parser did not understand; it names the nearest option or command itself where there is one."""
+    message = error.format_message().rstrip(".?")
+    hint = "" if "Did you mean" in message or "Possible" in message else "semiseg --help shows what there is"
+    return Problem("C01", "command line", f"is not understood: {message}", hint)
+
+
+def _say(refusal: Refusal, as_json: bool) -> int:
+    if as_json:
+        said = {"exit": refusal.exit, "problems": [p.to_json() for p in refusal.problems]}
+        print(json.dumps({"error": said, **getattr(refusal, "result", {})}))
+        return refusal.exit
+    from semiseg.data.codes import render
+
+    for line in render(refusal.problems, "the output of --json"):
+        print(f"semiseg: error {line}", file=sys.stderr)
+    return refusal.exit
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""What the commands do: each returns an object for machines, lines for people, and the command to type next."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from pathlib import Path
+from typing import Any
+
+from semiseg.errors import Refusal
+
+Result = tuple[dict[str, Any], list[str], str]
+
+
+def check_folder(data: Path, size: int | None, labels: str, as_json: bool) -> Result:
+    """Exit 3 through a refusal when something is wrong; with --json the refusal is the object."""
+    from semiseg.data.check import check
+    from semiseg.data.codes import render
+    from semiseg.training.logs import Log
+
+    with Log(quiet=as_json).bar("reading the folder", 1) as bar:
+        checked = check(data, size=size, labels=labels, progress=lambda done, total: bar(done, total))
+    if not checked.ok:
+        if as_json:
+            print_object = checked.to_json()
+            raise CheckFailed(print_object, checked.errors)
+        checked.refuse()
+    counts = checked.index.counts()
+    assert checked.classes is not None
+    lines = [
+        f"{data}: {counts['labeled']} labeled, {counts['unlabeled']} unlabeled, {counts['val']} val, {counts['test']} test",
+        f"images: {checked.channels} channels, {checked.dtype}, sizes {_sizes(checked.sizes)}",
+        f"{checked.classes.kind}: {', '.join(checked.classes.names)}",
+        *(f"{p.split(':', 1)[0]}:{p.split(':', 1)[1]}" for p in render(checked.problems)),
+    ]
+    following = f"semiseg train {data} --out runs/{data.resolve().name}"
+    if counts["unlabeled"]:
+        following += " --method im"
+    return {**checked.to_json(), "next": following}, lines, following
+
+
+class CheckFailed(Refusal):
+    """A failed check whose whole result goes to --json."""
+
+    def __init__(self, result: dict[str, Any], problems: list[Any]) -> None:
+        super().__init__(problems)
+        self.result = result
+
+
+def _sizes(sizes: Any) -> str:
+    return " … ".join(dict.fromkeys("×".join(map(str, s)) if isinstance(s, tuple | list) else str(s) for s in sizes))
+
+
+def train_folder(
+    data: Path, out: Path, options: dict[str, Any], sets: list[str], recipe: Path | None, resume: str,
+    as_json: bool, command: str,
+) -> Result:  # fmt: skip
+    """Train and say what came of it."""
+    from semiseg.programs.train import train
+
+    chosen = {k: v for k, v in options.items() if v is not None}
+    summary = train(data, out, resume=resume, sets=sets, recipe=recipe, quiet=as_json, command=command, **chosen)
+    lines = [*table(summary["arms"]), "", f"the model: {summary['model']['folder']} ({summary['model']['why']})"]
+    lines += [f"Warning: {w}" for w in summary["warnings"]]
+    lines += [f"report: {out}/report.html", f"what to label next: {out}/label_next.csv"]
+    return {**summary, "run": str(out)}, lines, f"semiseg predict {out} NEW_IMAGES --out predictions --inconsistency"
+
+
+def table(arms: list[dict[str, Any]]) -> list[str]:
+    """The arms with val mIoU, Dice, and the difference to labels only."""
+    if not any(a["val"] for a in arms):
+        return ["no val set, so nothing could be scored"]
+    base = next((a["val"]["miou"] for a in arms if a["name"] == "labels only" and a["val"]), None)
+    width = max(len(a["name"]) for a in arms)
+    lines = [f"{'on val':{width}}   mIoU    Dice    Δ mIoU"]
+    for arm in arms:
+        val = arm["val"] or {}
+        miou, dice = val.get("miou"), val.get("dice")
+        gain = "" if None in (miou, base) or arm["name"] == "labels only" else f"{miou - base:+.4f}"
+        lines.append(f"{arm['name']:{width}}  {_score(miou)}  {_score(dice)}  {gain}".rstrip())
+    return lines
+
+
+def _score(value: float | None) -> str:
+    return "  –   " if value is None else f"{value:.4f}"
+
+
+def predict_images(
+    run: Path, images: Path, out: Path, ensemble: bool, probabilities: bool, inconsistency: bool, as_json: bool
+) -> Result:
+    """Predict a folder; what failed is listed and the rest is there."""
+    from semiseg.data.codes import render
+    from semiseg.predict import Model, find_images, predict_folder
+    from semiseg.training.logs import Log
+
+    count = len(find_images(images))
+    model = Model(run, ensemble)
+    with Log(quiet=as_json).bar("predicting", count) as bar:
+        done = predict_folder(model, images, out, probabilities=probabilities, inconsistency=inconsistency, progress=bar)
+    lines = [f"{len(done.done)} masks written to {out}/masks"]
+    if done.skipped:
+        lines.append(f"{len(done.skipped)} were there already")
+    if inconsistency and len(model.folders["committee"]) < 2:
+        lines.append("Note: this run has one model; --inconsistency needs a committee (--method im or ensemble)")
+    if done.failed:
+        lines.append(f"{len(done.failed)} failed, listed in {out}/failed.csv:")
+        lines += [f"  {line}" for line in render(done.failed, f"{out}/failed.csv")]
+    result = {
+        "out": str(out), "run": str(run), "predicted": len(done.done), "skipped": len(done.skipped),
+        "failed": [p.to_json() for p in done.failed],
+    }  # fmt: skip
+    return result, lines, f"look at {out}/masks and {out}/predictions.csv"
+
+
+def evaluate_run(run: Path, data: Path, split: str, ensemble: bool, as_json: bool) -> tuple[Any, bool, list[str], str]:
+    """Metrics on a split; the result and the fact that test was read are written into the run."""
+    from semiseg import storage
+    from semiseg.data.index import SPLITS
+    from semiseg.errors import nearest, usage
+    from semiseg.predict import Model, evaluate_split
+    from semiseg.report import write_report
+    from semiseg.training.logs import Log
+
+    if split not in SPLITS:
+        raise usage("--split", f"is '{split}'. {nearest(split, SPLITS)}".strip(), expected=", ".join(SPLITS))
+    model = Model(run, ensemble)
+    log = Log(run, as_json)
+    with log.bar(f"evaluating {split}", 0) as bar:
+        result = evaluate_split(model, data, split, lambda done, note: bar(done))
+    result |= {"run": str(run), "data": str(data), "ensemble": ensemble, "model": model.hash}
+    log.event("evaluated", split=split, ensemble=ensemble)
+    name = f"evaluation-{split}{'-ensemble' if ensemble else ''}.json"
+    storage.write_json(run / name, {**result, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+    if not ensemble:
+        write_report(run)
+    m = result["metrics"]
+    lines = [f"{split}: {result['images']} images, mIoU {_score(m['miou'])}, Dice {_score(m['dice'])}, "
+             f"IoU per image {_score(m['iou_per_image'])}"]  # fmt: skip
+    lines += [f"  {n}: IoU {_score(v['iou'])}, Dice {_score(v['dice'])}" for n, v in m["per_class"].items()]
+    return result, as_json, lines, f"open {run}/report.html"
+
+
+def describe(name: str | None, as_json: bool) -> tuple[Any, bool, list[str], str]:
+    """All methods and programs with a line each, or one of them with its arguments."""
+    from semiseg.errors import USAGE, Problem, Refusal, nearest
+    from semiseg.methods import METHODS, arguments, method_class
+    from semiseg.programs import PROGRAMS, program_class
+
+    known = [*METHODS, *PROGRAMS]
+    if name is None:
+        said = {n: _first(method_class(n)) for n in METHODS} | {n: _first(program_class(n)) for n in PROGRAMS}
+        lines = ["methods"] + [f"  {n:14} {said[n]}" for n in METHODS]
+        lines += ["programs (METHOD+PROGRAM; a program alone stands on supervised)"]
+        lines += [f"  {n:14} {said[n]}" for n in PROGRAMS]
+        return said, as_json, lines, "semiseg methods fixmatch"
+    if name not in known and ".py:" not in name:
+        raise Refusal(Problem("C03", name, f"is no method. {nearest(name, known)}".strip(), expected=", ".join(known)), USAGE)
+    cls: Any = program_class(name) if name in PROGRAMS else method_class(name)
+    found = arguments(cls)
+    about = inspect.getdoc(inspect.getmodule(cls)) or ""
+    prefix = f"{name}." if name in PROGRAMS else ""
+    lines = [about, "", inspect.getdoc(cls) or "", "", "arguments (--set NAME=VALUE):"]
+    lines += [f"  {prefix}{k} = {v!r}" for k, v in found.items()] or ["  none"]
+    result = {"name": name, "about": about, "doc": inspect.getdoc(cls), "arguments": found}
+    return result, as_json, lines, f"semiseg train DATA --out RUN --method {name}"
+
+
+def _first(cls: type) -> str:
+    return (inspect.getdoc(inspect.getmodule(cls)) or "").partition("\n")[0]
+
+
+def run_demo(out: Path, quick: bool, as_json: bool) -> tuple[Any, bool, list[str], str]:
+    """The built-in demonstration."""
+    from semiseg.demo import demo
+
+    result = demo(out, quick=quick, quiet=as_json)
+    lines = [*table(result["arms"]), "", f"report: {result['report']}"]
+    following = f"open {result['report']} in a browser, then: semiseg train YOUR_FOLDER --method im"
+    return result, as_json, lines, following

@@ -1,0 +1,153 @@
+"""From a data folder to an index: images/ + masks/ + unlabeled/ (+ val/, test/), or images/ + masks/ + splits/*.txt.
+
+Nothing is decoded here. Problems are collected, never raised, so that `check` can report all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from semiseg.data import decode, splits
+from semiseg.data.classes import ClassMap, UnknownValues
+from semiseg.data.decode import shown
+from semiseg.data.index import SPLITS, Index, Item
+from semiseg.data.walk import Masks, Scan, nfc, scan, scan_masks
+from semiseg.errors import DATA, Problem, Refusal, nearest
+
+__all__ = ["SPLITS", "Index", "Item", "find", "read_label"]
+
+_EXPECTED = ("images", "masks", "unlabeled", "val", "test", "splits")
+
+
+def find(data: Path | str, labels: tuple[str, ...] | None = None) -> Index:
+    """The index of a data folder. Raises nothing: what is wrong is in `Index.problems`.
+
+    labels: the order of label folders under masks/ that a class file gives; None takes them in byte order.
+    """
+    root = Path(data)
+    if not root.is_dir():
+        return Index(root, problems=[_no_folder(root)])
+    if (root / "splits").is_dir():
+        index = splits.from_lists(root, labels)
+    else:
+        index = _from_folders(root, labels)
+    index.problems += _misspelt(root)
+    index.val_source = "given" if index.val else "none"
+    return index
+
+
+def read_label(item: Item, classes: ClassMap) -> np.ndarray:
+    """The uint8 labels of an item's mask file(s), shapes as `ClassMap.decode`. Raises Refusal naming the file."""
+    if not item.masks:
+        raise Refusal(Problem("D01", shown(item.image), "has no mask", "add the mask, or move it to unlabeled/"), DATA)
+    arrays = [decode.read_mask(path, rgb=classes.coding == "colors") for path in item.masks]
+    where = shown(item.masks[0])
+    try:
+        return classes.decode(arrays if classes.coding == "folders" else arrays[0])
+    except UnknownValues as error:
+        problem = Problem("D08", where, f"holds values outside the classes: {error}", "run: semiseg check")
+    except ValueError as error:
+        problem = Problem("D10", where, f"does not fit the classes: {error}", "run: semiseg check")
+    raise Refusal(problem, DATA)
+
+
+def _no_folder(root: Path) -> Problem:
+    if root.exists():
+        return Problem("D03", shown(root), "is a file, not a folder", "give the folder that holds images/ and masks/")
+    try:
+        hint = nearest(root.name, [p.name for p in root.parent.iterdir() if p.is_dir()])
+    except OSError:
+        hint = ""
+    return Problem("D03", shown(root), "does not exist", hint or "give the folder that holds images/ and masks/")
+
+
+def _misspelt(root: Path) -> list[Problem]:
+    """A folder `unlabelled/` would be passed over in silence otherwise."""
+    problems = []
+    try:
+        have = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError:  # reported where the folder is scanned
+        return []
+    absent = [n for n in _EXPECTED[2:] if n not in have]
+    for name in have:
+        if name not in _EXPECTED and (hint := nearest(name.lower(), absent)):
+            problems.append(Problem("D31", shown(root / name), "is not read", f"{hint} Rename it", level="warning"))
+    return problems
+
+
+def _from_folders(root: Path, labels: tuple[str, ...] | None) -> Index:
+    index = Index(root)
+    if problem := _missing(root):
+        index.problems.append(problem)
+        return index
+    scans: list[Scan] = []
+    images = scan(root / "images")
+    masks = scan_masks(root / "masks", images, labels)
+    index.labels = masks.labels
+    index.labeled = _pair(root / "images", "", images, masks, index.problems)
+    if not images.files:
+        found = "holds no images"
+        index.problems.append(Problem("D04", shown(root / "images"), found, "put the images that have masks there"))
+    scans += [images, *masks.scans]
+    if (root / "unlabeled").is_dir():
+        free = scan(root / "unlabeled")
+        scans.append(free)
+        index.unlabeled = [Item(f"unlabeled/{name}", path) for name, path in free.files.items()]
+    for split in ("val", "test"):
+        folder = root / split
+        if folder.is_dir():
+            if problem := _missing(folder):
+                index.problems.append(problem)
+                continue
+            images = scan(folder / "images")
+            masks = scan_masks(folder / "masks", images, index.labels)
+            setattr(index, split, _pair(folder / "images", f"{split}/", images, masks, index.problems))
+            scans += [images, *masks.scans]
+    index.problems += splits.leftovers(root, scans)
+    return index
+
+
+def _missing(root: Path) -> Problem | None:
+    """images/ or masks/ is not there: say what is there instead."""
+    try:
+        have = sorted(p.name for p in root.iterdir() if p.is_dir())
+        loose = sum(p.suffix.lower() in decode.SUFFIXES for p in root.iterdir())
+    except OSError as error:
+        return Problem("D17", shown(root), f"cannot be read: {error.strerror}", "make it readable")
+    for name in ("images", "masks"):
+        if name in have:
+            continue
+        found = f"has no folder {name}/" + (f", but {loose} images of its own" if loose and name == "images" else "")
+        hint = nearest(name, [h for h in have if h not in _EXPECTED])
+        fix = f"put {'the labeled images' if name == 'images' else 'one mask per image'} into {shown(root / name)}/"
+        return Problem("D03", shown(root), found, f"{hint} Rename it to {name}, or {fix}" if hint else fix)
+    return None
+
+
+def _pair(folder: Path, prefix: str, images: Scan, masks: Masks, problems: list[Problem]) -> list[Item]:
+    """Items of one images/ + masks/ pair; every image wants a mask and every mask an image."""
+    items = []
+    problems += masks.problems
+    partial = {nfc(name) for s in masks.scans for name in s.files} - set(masks.files)
+    orphans = [name for name in masks.files if name not in images.files]
+    for name, path in images.files.items():
+        if name in masks.files:
+            items.append(Item(prefix + name, path, masks.files[name]))
+        elif name not in partial:
+            move = " or move the image to unlabeled/" if not prefix else " or remove the image"
+            wanted = f"{masks.root.as_posix()}/{'LABEL/' if masks.labels else ''}{name}.png"
+            fix = f"add the mask {shown(wanted)},{move}{_near(name, orphans)}"
+            problems.append(Problem("D01", shown(path), "has no mask", fix))
+    free = [name for name in images.files if name not in masks.files]
+    for name in orphans:
+        fix = "add the image with the same name, or remove the mask" + _near(name, free)
+        problems.append(Problem("D02", shown(masks.files[name][0]), f"has no image in {shown(folder)}/", fix))
+    return items
+
+
+def _near(name: str, options: Iterable[str]) -> str:
+    hint = nearest(name, options)
+    return f". {hint}" if hint else ""

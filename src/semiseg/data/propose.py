@@ -1,0 +1,225 @@
+"""From what the masks hold (and the class file, if any) to a class map; a refusal comes with the lines to paste."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from semiseg.data.classes import IGNORE, MAX_CLASSES, ClassMap, unpack
+from semiseg.data.classfile import Spec, block
+from semiseg.data.decode import shown
+from semiseg.data.look import MaskFacts, Seen
+from semiseg.errors import Problem
+
+PLAIN_RUN = 32
+"""Ids 0..K-1 without a gap are taken as classes up to this K without asking whether they look interpolated."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """All masks of the labeled, val and test items together; `file` is where a class file would be written."""
+
+    facts: list[MaskFacts]
+    labels: tuple[str, ...]
+    file: Path
+
+    @property
+    def where(self) -> str:
+        """The first mask, for messages."""
+        return shown(self.facts[0].path)
+
+
+def class_map(
+    seen: Sequence[Seen], spec: Spec | None, labels: tuple[str, ...], file: Path
+) -> tuple[ClassMap | None, list[Problem]]:
+    """The class map of the masks read. labels: label folders; file: the class file there is or could be.
+
+    (None, problems) when the masks cannot be understood: D05, D08, D10, D20. Outliers in few masks do not change the
+    map; `judge.judge` reports them file by file.
+    """
+    found = Found([facts for s in seen if s.whole for facts in s.masks], labels, file)
+    if not found.facts:
+        return None, []
+    if labels:
+        return _folders(found, spec)
+    if spec is not None and spec.colors:
+        return _spec_colors(spec), []
+    stacks = [f for f in found.facts if len(f.values) > 1 and (not f.rgb or (spec and spec.task == "multilabel"))]
+    if 2 * len(stacks) > len(found.facts):
+        return _channels(found, stacks, spec)
+    grey = [f for f in found.facts if len(f.values) == 1]
+    if 2 * len(grey) <= len(found.facts):
+        return None, [_color_problem(found)]
+    found = replace(found, facts=grey)  # a few colour masks among grey ones: `judge` names them
+    if problem := _palettes(found):
+        return None, [problem]
+    return _spec_values(found, spec) if spec is not None else _values(found)
+
+
+def _folders(found: Found, spec: Spec | None) -> tuple[ClassMap | None, list[Problem]]:
+    if spec is not None and set(spec.names) != set(found.labels):
+        text = f"names {', '.join(spec.names)}, but the label folders are {', '.join(found.labels)}"
+        return None, [Problem("D20", shown(found.file), text, "use the names of the folders")]
+    names = spec.names if spec is not None else found.labels
+    if any(len(f.values) > 1 for f in found.facts):
+        wide = next(f for f in found.facts if len(f.values) > 1)
+        text = "has several channels, but a label folder holds one label"
+        return None, [Problem("D10", shown(wide.path), text, "save it as a grey mask of 0 and 255")]
+    values, ignore, problem = _two_values(found, _layers(found), spec)
+    if problem is not None:
+        return None, [problem]
+    return ClassMap("multilabel", names, "folders", values, ignore=ignore, palette=_palette(found)), []
+
+
+def _channels(found: Found, stacks: list[MaskFacts], spec: Spec | None) -> tuple[ClassMap | None, list[Problem]]:
+    count = Counter(len(f.values) for f in stacks).most_common(1)[0][0]
+    names = spec.names if spec is not None else tuple(f"label {k}" for k in range(count))
+    if len(names) != count:
+        text = f"names {len(names)} labels, but the masks have {count} channels"
+        return None, [Problem("D20", shown(found.file), text, "name one label per channel")]
+    layers = [v for f in stacks if len(f.values) == count for v in f.values]
+    values, ignore, problem = _two_values(found, layers, spec)
+    if problem is not None:
+        return None, [problem]
+    return ClassMap("multilabel", names, "channels", values, ignore=ignore), []
+
+
+def _spec_colors(spec: Spec) -> ClassMap:
+    ignore = tuple(c for c in spec.ignore or () if not isinstance(c, int))
+    if spec.task == "binary":
+        return ClassMap("multilabel", spec.names[1:], "colors", colors=spec.colors, ignore=ignore)
+    return ClassMap("multiclass", spec.names, "colors", colors=spec.colors, ignore=ignore)
+
+
+def _spec_values(found: Found, spec: Spec) -> tuple[ClassMap | None, list[Problem]]:
+    """A class file for grey or palette masks: its values, or ids 0..K-1, or 0/255 for two classes."""
+    values, ignore = spec.values, spec.ignore
+    layers = _layers(found)
+    if spec.task == "multilabel" and len(spec.names) > 1:
+        text = "names several labels, but each image has one grey mask"
+        return None, [Problem("D20", shown(found.file), text, "use a folder per label, masks/LABEL/NAME.png")]
+    two = len(spec.names) <= 2
+    if not values and two:
+        values, found_ignore, problem = _two_values(found, layers, spec)
+        if problem is not None:
+            return None, [problem]
+        ignore = found_ignore if ignore is None else ignore
+    values = values or tuple(range(len(spec.names)))
+    ignore = (IGNORE,) if ignore is None and IGNORE not in values else ignore or ()
+    ignore = tuple(v for v in ignore if isinstance(v, int) and v not in values)
+    grey = any(f.grey_rgb for f in found.facts)
+    if two and spec.task != "multiclass":
+        return ClassMap("multilabel", spec.names[-1:], "values", values, (), ignore, _palette(found), grey), []
+    return ClassMap("multiclass", spec.names, "values", values, (), ignore, _palette(found), grey), []
+
+
+def _values(found: Found) -> tuple[ClassMap | None, list[Problem]]:
+    """No class file: {0,1} and {0,255} are binary, ids 0..K-1 are classes, 255 beside ids is ignore."""
+    counts, files = Counter[int](), Counter[int]()
+    for facts in found.facts:
+        counts.update(facts.values[0])
+        files.update(facts.values[0].keys())
+    used = set(counts) - _interpolated(found, counts)
+    used -= _outliers(sorted(used - {IGNORE}), files)
+    grey, palette = any(f.grey_rgb for f in found.facts), _palette(found)
+    if used <= {0, 1, IGNORE}:
+        values, ignore, problem = _two_values(found, _layers(found), None)
+        if problem is not None:
+            return None, [problem]
+        return ClassMap("multilabel", ("foreground",), "values", values, (), ignore, palette, grey), []
+    ids = sorted(used - {IGNORE})
+    if ids[-1] >= MAX_CLASSES or ids[-1] + 1 > 2 * len(ids) + 8:
+        some = ", ".join(map(str, sorted(used)[:8])) + (", ..." if len(used) > 8 else "")
+        text = f"and the other masks hold the grey values {some}, which are no ids 0, 1, 2, ..."
+        fix = block(values=sorted(used)[:MAX_CLASSES], path=shown(found.file))
+        return None, [Problem("D08", found.where, text, fix)]
+    names = tuple(f"class {k}" for k in range(ids[-1] + 1))
+    return ClassMap("multiclass", names, "values", tuple(range(len(names))), (), (IGNORE,), palette, grey), []
+
+
+def _two_values(
+    found: Found, layers: list[dict[int, int]], spec: Spec | None
+) -> tuple[tuple[int, int], tuple[int, ...], Problem | None]:
+    """(background, foreground), ignore, problem: 0/255 when no mask holds a 1, else 0/1 with 255 = ignore."""
+    if spec is not None and len(spec.values) == 2:
+        return (spec.values[0], spec.values[1]), tuple(v for v in spec.ignore or () if isinstance(v, int)), None
+    ones = [layer for layer in layers if 1 in layer]
+    full = [layer for layer in layers if IGNORE in layer]
+    if not ones and any(set(layer) != {IGNORE} for layer in full):
+        return (0, IGNORE), (), None
+    told = spec is not None and spec.ignore is not None and IGNORE in spec.ignore
+    if ones and full and not told and not any(1 in x for x in full) and any(0 in x for x in full):
+        text = f"and {len(ones) - 1} more masks use 0/1, {len(full)} others use 0/255"
+        where = shown(next(f.path for f in found.facts if any(1 in v for v in f.values)))
+        fix = "save all in one way, or write  ignore: [255]  into classes.yaml if 255 means ignore"
+        return (0, 1), (), Problem("D10", where, text, fix)
+    return (0, 1), (IGNORE,), None
+
+
+def _layers(found: Found) -> list[dict[int, int]]:
+    """The values of every mask, without those that interpolation made."""
+    counts = Counter[int]()
+    for facts in found.facts:
+        counts.update(facts.values[0])
+    weak = _interpolated(found, counts)
+    return [{v: n for v, n in facts.values[0].items() if v not in weak} for facts in found.facts]
+
+
+def _interpolated(found: Found, counts: Counter[int]) -> set[int]:
+    """Values that lie almost only on borders, unless all values are a plain run of ids (thin classes do that too)."""
+    ids = sorted(set(counts) - {IGNORE})
+    if len(counts) < 4 or (ids[-1] < PLAIN_RUN and ids[-1] - ids[0] + 1 == len(ids)):
+        return set()
+    inner = Counter[int]()
+    for facts in found.facts:
+        inner.update(facts.inner if facts.inner else facts.values[0])
+    weak = {value for value, count in counts.items() if inner[value] < 0.1 * count}
+    return weak if (len(weak) >= 8 or max(weak, default=0) > PLAIN_RUN) and len(weak) < len(counts) else set()
+
+
+def _outliers(ids: list[int], files: Counter[int]) -> set[int]:
+    """Values above a gap that occur in few masks, while the values below the gap occur in more."""
+    gap = next((k for k in range(1, len(ids)) if ids[k] != ids[k - 1] + 1), None)
+    if gap is None:
+        return set()
+    most, above = max(files[v] for v in ids[:gap]), max(files[v] for v in ids[gap:])
+    return set(ids[gap:]) if above < most and above <= max(1, most // 10) else set()
+
+
+def _palette(found: Found) -> tuple[tuple[int, int, int], ...] | None:
+    return next((f.palette for f in found.facts if f.palette), None)
+
+
+def _palettes(found: Found) -> Problem | None:
+    """One index with two colours: each file was given its own palette, and the indices mean nothing."""
+    known: dict[int, tuple[tuple[int, int, int], MaskFacts]] = {}
+    for facts in found.facts:
+        for value in facts.values[0] if facts.palette else ():
+            color = facts.palette[value] if facts.palette and value < len(facts.palette) else (0, 0, 0)
+            first, other = known.setdefault(value, (color, facts))
+            if first != color:
+                text = f"paints index {value} as {color}, {shown(other.path)} as {first}"
+                fix = "save all masks with one palette, or name the colours in classes.yaml"
+                return Problem("D10", shown(facts.path), text, fix)
+    return None
+
+
+def _color_problem(found: Found) -> Problem:
+    """D05 with the table of colours to paste; D09 for smoothed colours, D10 for channels that do not agree."""
+    wide = [f for f in found.facts if len(f.values) > 1]
+    first, channels = wide[0], sorted({len(f.values) for f in found.facts})
+    if not all(f.rgb for f in wide):
+        text = f"has {len(first.values)} channels, and the masks have {' or '.join(map(str, channels))}"
+        return Problem("D10", shown(first.path), text, "save all masks in one way")
+    colors = Counter[int]()
+    for facts in wide:
+        colors.update(facts.colors or {})
+    if len(colors) > MAX_CLASSES:
+        text = f"is one of {len(wide)} RGB masks with {len(colors)} different colours: it looks interpolated"
+        return Problem("D09", shown(first.path), text, "export the masks again without smoothing, as PNG")
+    ranked = [key for key, _ in colors.most_common()]
+    ranked.sort(key=lambda key: key != 0)  # black first: it is the background nearly everywhere
+    text = f"is an RGB mask ({len(wide)} of {len(found.facts)} are, with {len(colors)} colours), and no file names them"
+    return Problem("D05", shown(first.path), text, block(colors=[unpack(k) for k in ranked], path=shown(found.file)))

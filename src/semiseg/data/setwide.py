@@ -1,0 +1,123 @@
+"""What is wrong with a data set as a whole, although every file is fine: leaks, mixed kinds, absent classes, sizes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from semiseg.data.classes import ClassMap
+from semiseg.data.decode import shown
+from semiseg.data.index import Index, Item
+from semiseg.data.look import Seen
+from semiseg.errors import Problem
+
+Shape = tuple[int, int, int, str]
+
+
+def kinds(index: Index, images: Mapping[str, Shape], channels: int, dtype: str) -> list[Problem]:
+    """D14: images whose channels or type differ from those of most images; D15: two items of one name."""
+    problems = []
+    most = sum((c, t) == (channels, dtype) for _, _, c, t in images.values())
+    names = Counter(item.name for _, item in index.items())
+    for _, item in index.items():
+        shape = images.get(item.name)
+        if shape is not None and shape[2:] != (channels, dtype):
+            found = f"has {_kind(*shape[2:])}, but {most} of {len(images)} images have {_kind(channels, dtype)}"
+            fix = f"save it with {_kind(channels, dtype)}, or remove it"
+            problems.append(Problem("D14", shown(item.image), found, fix))
+        if names[item.name] > 1:
+            found = f"has the name {item.name!r}, as another image has"
+            problems.append(Problem("D15", shown(item.image), found, "rename one of the two"))
+    return problems
+
+
+def _kind(channels: int, dtype: str) -> str:
+    return f"{channels} channel{'s' * (channels != 1)} of {dtype}"
+
+
+def repeats(index: Index, seen: Sequence[Seen]) -> list[Problem]:
+    """D23, D24, D25: the same file content twice, where it matters."""
+    of = {s.item.name: s for s in seen}
+    groups: dict[str, dict[str, list[Item]]] = {}
+    for split, item in index.items():
+        if of[item.name].digest:
+            groups.setdefault(of[item.name].digest, {}).setdefault(split, []).append(item)
+    problems: list[Problem] = []
+    for group in groups.values():
+        for split, other in combinations(group, 2):
+            problems += [_twin(group[split][0], split, item, other) for item in group[other]]
+        for first, item in ((items[0], i) for split, items in group.items() if split != "unlabeled" for i in items[1:]):
+            found, fix = f"is the same image as {shown(first.image)}", "remove one of the two"
+            if of[item.name].mask_digests != of[first.name].mask_digests:
+                found, fix = found + ", with another mask", "keep the better mask"
+            problems.append(Problem("D25", shown(item.image), found, fix, level="warning"))
+    return problems
+
+
+def _twin(item: Item, split: str, twin: Item, other: str) -> Problem:
+    """One content in two splits: unclean when one of them is unlabeled, else a score that says nothing."""
+    if split == "unlabeled":
+        item, split, twin, other = twin, other, item, split
+    where, found = shown(twin.image), f"is the same image as {shown(item.image)} ({split} and {other})"
+    if other == "unlabeled":
+        return Problem("D24", where, found, "remove one of the two", level="warning")
+    return Problem("D23", where, f"{found}: its score would say nothing", "keep it in one of the two")
+
+
+def presence(index: Index, classes: ClassMap | None, pixels: Mapping[str, Mapping[str, int]]) -> list[Problem]:
+    """D27: classes without a labeled pixel. D37: what was found, in one line."""
+    if classes is None:
+        return []
+    names = ", ".join(classes.names[:12]) + (f", ... ({len(classes.names)})" if len(classes.names) > 12 else "")
+    coding = {"values": "values " + ", ".join(map(str, classes.values[:12])), "colors": "colours",
+              "folders": "a folder per label", "channels": "a channel per label"}[classes.coding]  # fmt: skip
+    text = f"is read as {classes.kind}: {names} ({coding})"
+    problems = [Problem("D37", shown(index.root), text, level="note")]
+    absent = [name for name in classes.names if not pixels["labeled"].get(name)]
+    elsewhere = [n for n in absent if any(pixels[s].get(n) for s in ("val", "test"))]
+    fix = "label an image that shows it, or leave it out of the classes"
+    for name in absent:
+        where = " but in " + ("val" if pixels["val"].get(name) else "test") if name in elsewhere else ""
+        text = f"has no pixel of class {name!r} in its labeled masks{where}: it cannot be learned"
+        problems.append(Problem("D27", shown(index.root), text, fix, level="warning"))
+    return problems
+
+
+def crops(index: Index, images: Mapping[str, Shape], size: int | None) -> list[Problem]:
+    """D29: error when no image is as large as the crop in height or width, note when some are padded."""
+    if size is None or not images:
+        return []
+    where = shown(index.root)
+    longest = max(max(h, w) for h, w, _, _ in images.values())
+    smaller = sum(min(h, w) < size for h, w, _, _ in images.values())
+    if size > longest:
+        fit = max(32, min(max(h, w) for h, w, _, _ in images.values()) // 32 * 32)
+        found = f"has no image of {size} pixels in height or width (the longest side is {longest})"
+        return [Problem("D29", where, found, f"use --size {fit}")]
+    if smaller:
+        found = f"has {smaller} of {len(images)} images smaller than the crop of {size}: they are padded"
+        return [Problem("D29", where, found, "nothing: padding is never trained on", level="note")]
+    return []
+
+
+def numbers(index: Index, members: int | None) -> list[Problem]:
+    """D30 where val comes from, D32 no unlabeled images, D33 fewer labels than folds."""
+    where, labeled, problems = shown(index.root), len(index.labeled), []
+    if index.val_source == "carved":
+        found = f"has no val set: {len(index.val)} of {labeled + len(index.val)} labeled images were set aside as val"
+        problems.append(Problem("D30", where, found, "add val/ for a val set of your own", level="note"))
+    elif labeled and not index.val:
+        found = f"has {labeled} labeled image{'s' * (labeled > 1)} and no val set: too few to set some aside, "
+        found += "so the last weights are taken and no score is known"
+        problems.append(Problem("D30", where, found, "label at least 5 images, or add val/", level="warning"))
+    if labeled and not index.unlabeled:
+        fix = f"put images without masks into {shown(index.root / 'unlabeled')}/"
+        if index.layout == "lists":
+            fix = f"list images without masks in {shown(index.root / 'splits' / 'unlabeled.txt')}"
+        found = "has no unlabeled images: only supervised training"
+        problems.append(Problem("D32", where, found, fix, level="warning"))
+    if members is not None and members > labeled > 0:
+        found = f"has {labeled} labeled images, too few for {members} folds"
+        problems.append(Problem("D33", where, found, f"use at most {labeled} folds"))
+    return problems

@@ -1,0 +1,47 @@
+"""The only moving average in the house: over state, not parameters, with a warm-up."""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+import torch
+from torch import nn
+
+
+class Average(nn.Module):
+    """An exponential moving average of a network; always in eval mode, never trained.
+
+    Floating-point parameters *and* buffers are averaged (as in UniMatch V2's code), integers are copied (averaging
+    `num_batches_tracked` truncates). The decay warms up as min(1 - 1/(n+1), decay) after n updates: 0, 1/2, 2/3, …
+    """
+
+    updates: torch.Tensor
+
+    def __init__(self, network: nn.Module, decay: float = 0.996) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.decay = decay
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """A teacher stays in eval mode, whatever its parent does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move towards `network` by one step."""
+        done = int(self.updates)
+        decay = min(1 - 1 / (done + 1), self.decay)
+        mine, theirs = self.network.state_dict(), network.state_dict()
+        floats = [k for k, v in mine.items() if v.is_floating_point()]
+        if floats:
+            torch._foreach_lerp_([mine[k] for k in floats], [theirs[k] for k in floats], 1 - decay)
+        for key in mine.keys() - set(floats):
+            mine[key].copy_(theirs[key])
+        self.updates += 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The averaged network's logits."""
+        return self.network(x)

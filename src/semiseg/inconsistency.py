@@ -1,0 +1,179 @@
+"""The heart: where several models do not all agree, neither the pixel nor its label is trusted.
+
+[0] Vorndran and Roeck, Inconsistency Masks, arXiv 2401.14387   [1] MichaelVorndran/InconsistencyMasks, functions.py
+Differs from [1]: batched on any device; the default label at inconsistent pixels is "ignore", not a trained class 0;
+blocking the input and the label are separate switches; the network's discretised predictions are all it needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from semiseg.batch import IGNORE, Clock, Planes, Target, Unlabeled
+from semiseg.errors import USAGE, Problem, Refusal
+
+FILLS = ("none", "zero", "mean", "noise")
+LABELS = ("consensus", "own", "veto")
+
+
+class Consensus(NamedTuple):
+    """label: as one member's, `fill` where inconsistent. agree: (B,1,H,W) bool, or (B,K,H,W) per channel."""
+
+    label: Tensor
+    agree: Tensor
+
+    @property
+    def inconsistent(self) -> Tensor:
+        """(B,1,H,W) bool: at least one channel is not agreed upon."""
+        return ~self.agree.all(1, keepdim=True)
+
+
+def inconsistency_mask(
+    labels: Tensor,
+    task: Any = None,
+    *,
+    agreement: int | None = None,
+    reduce: Literal["union", "channel"] = "union",
+    fill: int = IGNORE,
+    erode: int = 0,
+    dilate: int = 0,
+) -> Consensus:
+    """Where do M members agree, and on what?
+
+    labels: (M,B,H,W) class ids, or (M,B,K,H,W) 0/1 per label when labels overlap (binary: K = 1). Discretise first:
+    argmax, or p > .5. `task` is only asked whether labels overlap; None reads it from the number of dimensions.
+    agreement: members that must agree; None is all of them, which is the definition (m-of-M is for ablations; the
+    label is then the most frequent one). reduce: "union" distrusts a pixel when any label channel is disputed (as in
+    the paper), "channel" only that channel. fill: the label of inconsistent pixels. erode, dilate: kernel sides of an
+    erosion and then a dilation of the inconsistent area (0 = off; equal sides make an opening; [1] functions.py:2857).
+
+    Raises Refusal for fewer than two members, an agreement outside 2..M, or labels of another shape.
+    """
+    members = labels.shape[0]
+    multilabel = labels.ndim == 5 if task is None else bool(task.multilabel)
+    if labels.ndim != (5 if multilabel else 4):
+        raise _usage("labels", f"have shape {tuple(labels.shape)}", "(M,B,H,W) class ids or (M,B,K,H,W) label channels")
+    if members < 2:
+        raise _usage("committee", f"has {members} member", "at least 2: one model cannot disagree with itself")
+    if agreement is not None and not 2 <= agreement <= members:
+        raise _usage("agreement", f"is {agreement}", f"2 to {members}, the number of members")
+    if reduce not in ("union", "channel"):
+        raise _usage("reduce", f"is '{reduce}'", "union or channel")
+
+    if agreement is None or agreement == members:
+        label, agree = labels[0], (labels == labels[:1]).all(0)
+        if multilabel:
+            label = labels.amin(0)  # intersection; equals every member where they agree
+    else:
+        votes = torch.stack([(labels == labels[i]).sum(0) for i in range(members)])
+        most, winner = votes.max(0)
+        label, agree = labels.gather(0, winner.unsqueeze(0)).squeeze(0), most >= agreement
+    agree = agree if multilabel else agree.unsqueeze(1)
+    if multilabel and reduce == "union":
+        agree = agree.all(1, keepdim=True)
+    agree = ~_open(~agree, erode, dilate)
+    blocked = ~(agree if multilabel else agree.squeeze(1))
+    return Consensus(label.masked_fill(blocked, fill), agree)
+
+
+def _open(mask: Tensor, erode: int, dilate: int) -> Tensor:
+    """Erode by ones(e,e), then dilate by ones(d,d); beyond the image counts as masked for erosion, as in OpenCV."""
+    x = mask.float()
+    if erode > 1:
+        x = -_pool(-x, erode)
+    if dilate > 1:
+        x = _pool(x, dilate)
+    return x > 0.5
+
+
+def _pool(x: Tensor, side: int) -> Tensor:
+    before = side // 2
+    padded = F.pad(x, (before, side - 1 - before, before, side - 1 - before), value=float("-inf"))
+    return F.max_pool2d(padded, side, stride=1)
+
+
+def fill_input(image: Tensor, where: Tensor, how: str, generator: torch.Generator | None = None) -> Tensor:
+    """Hide pixels of (B,C,H,W) at `where` (B,1,H,W) bool: none | zero (black, the paper) | mean of the image | noise."""
+    if how == "none":
+        return image
+    if how == "zero":
+        return image.masked_fill(where, 0.0)
+    if how == "mean":
+        return torch.where(where, image.mean((2, 3), keepdim=True), image)
+    if how == "noise":
+        noise = torch.rand(image.shape, generator=generator).to(image)
+        return torch.where(where, noise, image)
+    raise _usage("fill", f"is '{how}'", " or ".join(FILLS))
+
+
+class InconsistencyMask:
+    """A refiner: brings a frozen committee's consensus, stored as planes, into any method's step.
+
+    label: whose label the student learns where the committee agrees: "consensus" (theirs), "own" (the method's) or
+    "veto" (the method's, only where both say the same). Where the committee is inconsistent the weight is 0, except
+    with background=True, the paper's way: the pixel is taught to be class 0 (or no label at all). fill: what the
+    student sees there. share: share of the steps in which the consensus is used; in the others the method's own belief
+    is left alone, or with rest="own" loses its weight where the committee disagrees. Weights are multiplied, never
+    raised. Images without planes pass unchanged.
+    """
+
+    def __init__(
+        self,
+        *,
+        label: str = "consensus",
+        fill: str = "none",
+        share: float = 1.0,
+        rest: str = "none",
+        background: bool = False,
+    ) -> None:
+        if label not in LABELS:
+            raise _usage("label", f"is '{label}'", " or ".join(LABELS))
+        if fill not in FILLS:
+            raise _usage("fill", f"is '{fill}'", " or ".join(FILLS))
+        self.label, self.fill, self.share, self.rest, self.background = label, fill, share, rest, background
+
+    def __call__(self, unlabeled: Unlabeled, target: Target | None, clock: Clock) -> tuple[Unlabeled, Target]:
+        """Refine one step's belief; `target` None means that the method has none of its own (supervised)."""
+        planes = unlabeled.planes
+        if planes is None:
+            if target is None:
+                raise _usage("refine", "got images without a consensus", "a committee's planes")
+            return unlabeled, target
+        label = self.label if target is None or self._drawn(clock) else self.rest
+        if target is not None and label == "none":
+            return unlabeled, target
+        agree = planes.agree
+        if target is None or label == "consensus":
+            known = torch.ones_like(agree) if self.background else agree
+            target = self._consensus(planes, known, unlabeled.valid, target)
+        else:
+            weight = target.weight * agree
+            if label == "veto":
+                same = planes.label == target.label
+                weight = weight * (same if target.multilabel else same.unsqueeze(1))
+            target = target.replace(weight=weight)
+        hidden = ~agree.all(1, keepdim=True)
+        noise = clock.generator("fill")
+        strong = tuple(fill_input(view, hidden, self.fill, noise) for view in unlabeled.strong)
+        return unlabeled.replace(strong=strong), target
+
+    def _drawn(self, clock: Clock) -> bool:
+        return self.share >= 1 or float(torch.rand((), generator=clock.generator("share"))) < self.share
+
+    def _consensus(self, planes: Planes, known: Tensor, valid: Tensor, own: Target | None) -> Target:
+        """The committee's belief in place of the method's; a method's own selection does not veto it."""
+        label = planes.label.masked_fill(planes.label == IGNORE, 0)
+        if label.ndim == 4:
+            prob = label.float()
+        else:
+            classes = own.prob.shape[1] if own is not None else int(label.max()) + 1
+            prob = F.one_hot(label, classes).permute(0, 3, 1, 2).float()
+        return Target(prob, label, known.float(), valid)
+
+
+def _usage(where: str, found: str, expected: str) -> Refusal:
+    return Refusal(Problem("C02", where, found, expected=expected), USAGE)

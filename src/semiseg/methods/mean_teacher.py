@@ -1,0 +1,57 @@
+"""Mean Teacher: an average of the student's past teaches it to be consistent under perturbation.
+
+[0] Tarvainen and Valpola 2017, https://arxiv.org/abs/1703.01780   [1] HiLab-git/SSL4MIS, train_mean_teacher_2D.py
+Differs from [1]: the teacher averages buffers too (there BN statistics never reach it) and stays in eval mode; the
+student's view is perturbed in colour, not by noise alone; unlabeled images only enter the consistency term.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semiseg.batch import Clock, Labeled, Unlabeled
+from semiseg.ema import Average
+from semiseg.methods.base import Make, Method
+from semiseg.task import Task
+
+
+class MeanTeacher(Method):
+    """L = L_sup + weight · ramp(t) · mean over valid pixels of |p_student(strong) - p_teacher(weak)|².
+
+    weight: of the consistency term; ramp: share of the training over which it rises, exp(-5 (1-t)²); ema: the teacher's
+    decay, warmed up as min(1 - 1/(n+1), ema).
+    """
+
+    views = ("strong",)
+
+    def __init__(
+        self, make: Make, task: Task, *, weight: float = 10.0, ramp: float = 0.4, ema: float = 0.99
+    ) -> None:
+        super().__init__(make, task)
+        self.teacher = Average(self.student, ema)
+        self.weight, self.ramp = weight, ramp
+
+    def step(self, labeled: Labeled, unlabeled: Unlabeled | None, clock: Clock) -> dict[str, Tensor]:
+        """The teacher sees the clean view, the student the strong one."""
+        assert unlabeled is not None
+        with torch.no_grad():
+            target = self.believe(unlabeled, self.teacher(unlabeled.weak))
+        unlabeled, target = self.refine(unlabeled, target, clock)
+        logits = self.student(torch.cat([labeled.image, unlabeled.strong[0]]))
+        known, other = logits.split([len(labeled.image), len(unlabeled.weak)])
+        sup = self.task.supervised(known, labeled)
+        consistency = self.task.mse(other, target)
+        return {
+            "loss": sup + self.weight * clock.ramp(self.ramp) * consistency,
+            "sup": sup,
+            "consistency": consistency,
+        }
+
+    def after_step(self, clock: Clock) -> None:
+        """Move the teacher."""
+        self.teacher.update(self.student)
+
+    def predictor(self) -> torch.nn.Module:
+        """The teacher."""
+        return self.teacher

@@ -1,0 +1,20 @@
+"""Programs train several models around a method; their keyword-only arguments are their configuration."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semiseg.programs.base import Program
+
+PROGRAMS = {
+    "im": "semiseg.programs.im:IM",
+    "ensemble": "semiseg.programs.ensemble:Ensemble",
+}
+
+
+def program_class(name: str) -> type[Program]:
+    """The class behind a name of PROGRAMS; the empty name trains one member."""
+    module, attribute = PROGRAMS.get(name, "semiseg.programs.base:Single").split(":")
+    return getattr(importlib.import_module(module), attribute)

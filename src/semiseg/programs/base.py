@@ -1,0 +1,53 @@
+"""What a program is: something that trains members in a session and says which of them is the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from semiseg.programs.session import Member, Session
+
+
+@dataclass
+class Outcome:
+    """model: what is shipped. committee: who predicts together and whose disagreement is mapped. why: in a sentence."""
+
+    model: Member
+    committee: list[Member]
+    why: str
+    baseline: Member | None = None
+    consensus: str = ""  # folder of the newest consensus, relative to the run
+    arms: list[str] = field(default_factory=list)
+
+
+class Program:
+    """Subclass with keyword-only arguments (the configuration) and `run`."""
+
+    name = ""
+
+    def run(self, session: Session) -> Outcome:
+        """Train everything, in an order that a resumed run repeats."""
+        raise TypeError(f"{type(self).__name__} must write run(session)")
+
+
+def baseline(session: Session) -> Member | None:
+    """The plain supervised model with the same augmentation, network and steps, when the method is another one."""
+    config = session.data.config
+    if config.method == "supervised" or not config.baseline:
+        return None
+    member = session.train(0, 0, "labels only", method="supervised", folder="baseline")
+    session.add_arm("labels only", member.folder, member.val)
+    return member
+
+
+class Single(Program):
+    """One member of the method, and beside it the labels-only baseline."""
+
+    def run(self, session: Session) -> Outcome:
+        """Train both."""
+        config = session.data.config
+        base = baseline(session)
+        member = session.train(0, 0, config.method)
+        supervised = config.method == "supervised"
+        session.add_arm("labels only" if supervised else config.method, member.folder, member.val)
+        session.add_generation(0, [member], True, "the only generation")
+        return Outcome(member, [member], "it is the only model", member if supervised else base)

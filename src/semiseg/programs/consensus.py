@@ -1,0 +1,124 @@
+"""A committee labels every unlabeled image once; labels and agreement are stored as planes beside the pixels."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from semiseg import storage
+from semiseg.data.cache import Store
+from semiseg.inconsistency import inconsistency_mask
+from semiseg.programs.session import Session
+from semiseg.training.evaluate import batches, images
+from semiseg.training.inference import tiled
+
+
+@dataclass
+class Stored:
+    """A finished consensus. planes: (P,L) labels and (P,1|L) agreement, uint8, lying like the store's pixels."""
+
+    planes: tuple[Tensor, Tensor]
+    share: float
+    per_class: dict[str, float | None]
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a committee's opinions become planes. mean: label by the average probability and trust every pixel."""
+
+    mean: bool = False
+    agreement: int | None = None
+    reduce: str = "union"
+    erode: int = 0
+    dilate: int = 0
+
+
+def consensus(session: Session, networks: Sequence[nn.Module], folder: str, rule: Rule) -> Stored:
+    """Ask the committee about every unlabeled image (or find the answer stored) in `folder` of the run."""
+    path, store = session.run / folder, session.data.unlabeled
+    if not storage.is_sealed(path):
+        with session.log.timed("consensus"), session.log.bar("consensus", len(store)) as bar:
+            _write(session, networks, path, rule, bar)
+    return load(path)
+
+
+def _write(session: Session, networks: Sequence[nn.Module], path: Path, rule: Rule, bar: Any) -> None:
+    data, task = session.data, session.data.task
+    path.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    claimed = torch.zeros(task.channels, dtype=torch.float64)  # pixels that some member gave to the class
+    disputed = torch.zeros(task.channels, dtype=torch.float64)  # of these, inconsistent ones
+    with (path / "label.bin").open("wb") as labels, (path / "agree.bin").open("wb") as agrees:
+        for chosen in batches(data.unlabeled):
+            votes, mean = opinions(networks, task, images(data.unlabeled, chosen, data.units), rule.mean)
+            made = inconsistency_mask(votes, task, agreement=rule.agreement, reduce=rule.reduce,  # type: ignore[arg-type]
+                                      erode=rule.erode, dilate=rule.dilate)  # fmt: skip
+            for k in range(task.channels):
+                some = ((votes[:, :, k] == 1) if task.multilabel else (votes == k)).any(0)
+                claimed[k] += some.sum()
+                disputed[k] += (some & made.inconsistent[:, 0]).sum()
+            label = task.label(mean).to(torch.uint8) if mean is not None else made.label
+            agree = torch.ones_like(made.agree) if rule.mean else made.agree
+            shares = made.inconsistent.flatten(1).float().mean(1)
+            for row, i in enumerate(chosen):
+                labels.write(_rows(label[row] if task.multilabel else label[row][None]))
+                agrees.write(_rows(agree[row].to(torch.uint8)))
+                rows.append({"image": data.unlabeled.names[i], "inconsistent_share": float(shares[row])})
+            bar(len(rows))
+    per_class = {n: float(d / c) if c else None for n, c, d in zip(task.names, claimed, disputed, strict=True)}
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["image", "inconsistent_share"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    storage.write_text(path / "inconsistency.csv", text.getvalue())
+    channels = {"label": task.channels if task.multilabel else 1, "agree": int(made.agree.shape[1])}
+    total = sum(r["inconsistent_share"] for r in rows) / max(1, len(rows))
+    storage.write_json(path / "consensus.json", {**channels, "share": total, "per_class": per_class})
+    storage.seal(path, {"members": len(networks)})
+
+
+def opinions(networks: Sequence[nn.Module], task: Any, image: Tensor, mean: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Discrete labels (M,B,…) uint8 of every member, and the mean probability when it is asked for.
+
+    Probabilities of one member at a time are held, never of all.
+    """
+    votes: list[Tensor] = []
+    total: Tensor | None = None
+    for net in networks:
+        prob = tiled(lambda x, net=net: task.prob(net(x)), image)  # type: ignore[misc]
+        votes.append(task.label(prob).to(torch.uint8))
+        if mean:
+            total = prob if total is None else total + prob
+    return torch.stack(votes), None if total is None else total / len(networks)
+
+
+def _rows(plane: Tensor) -> bytes:
+    return plane.permute(1, 2, 0).contiguous().cpu().numpy().tobytes()
+
+
+def load(path: Path) -> Stored:
+    """Open a stored consensus."""
+    storage.verify(path, deep=False)
+    about = storage.read_json(path / "consensus.json")
+
+    def plane(name: str) -> Tensor:
+        flat = np.memmap(path / f"{name}.bin", np.uint8, mode="c")
+        return torch.from_numpy(flat.reshape(-1, about[name]))
+
+    with (path / "inconsistency.csv").open(newline="") as file:
+        rows = [{"image": r["image"], "inconsistent_share": float(r["inconsistent_share"])} for r in csv.DictReader(file)]
+    return Stored((plane("label"), plane("agree")), about["share"], about["per_class"], rows)
+
+
+def on_device(planes: tuple[Tensor, Tensor], store: Store) -> tuple[Tensor, Tensor]:
+    """Planes beside the pixels they belong to."""
+    return planes[0].to(store.pixels.device), planes[1].to(store.pixels.device)

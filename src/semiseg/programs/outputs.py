@@ -1,0 +1,129 @@
+"""What a finished run leaves behind beside its models: the ranking of what to label next, pictures, the summary."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from semiseg import storage
+from semiseg.inconsistency import inconsistency_mask
+from semiseg.programs.base import Outcome
+from semiseg.programs.consensus import opinions
+from semiseg.programs.session import Session
+from semiseg.report.pictures import Sample, write_samples
+from semiseg.training.evaluate import batches, images
+from semiseg.training.inference import tiled
+
+PICTURES = 8
+
+
+def label_next(session: Session, outcome: Outcome) -> list[dict[str, Any]]:
+    """Rank the unlabeled images by how much the committee disagrees (a single model: by its doubt), most first.
+
+    Writes label_next.csv: rank, image, path, score, inconsistent_share. score: the inconsistent share of the pixels; for
+    a single model the mean of 1 - confidence.
+    """
+    data = session.data
+    networks = [session.load(m) for m in outcome.committee]
+    paths = {item.name: item.image for item in data.checked.index.unlabeled}
+    rows: list[dict[str, Any]] = []
+    with session.log.bar("what to label next", len(data.unlabeled)) as bar:
+        for chosen in batches(data.unlabeled):
+            scores = _scores(networks, data.task, images(data.unlabeled, chosen, data.units))
+            rows += [{"image": data.unlabeled.names[i], "score": float(s)} for i, s in zip(chosen, scores, strict=True)]
+            bar(len(rows))
+    rows.sort(key=lambda r: (-r["score"], r["image"]))
+    committee = len(networks) > 1
+    for rank, row in enumerate(rows, 1):
+        share = f"{row['score']:.6f}" if committee else ""
+        row.update(rank=rank, path=str(paths.get(row["image"], "")), inconsistent_share=share)
+    text = io.StringIO()
+    fields = ["rank", "image", "path", "score", "inconsistent_share"]
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**r, "score": f"{r['score']:.6f}"} for r in rows)
+    storage.write_text(session.run / "label_next.csv", text.getvalue())
+    return rows
+
+
+@torch.inference_mode()
+def _scores(networks: list[nn.Module], task: Any, image: Tensor) -> Tensor:
+    if len(networks) > 1:
+        votes, _ = opinions(networks, task, image)
+        return inconsistency_mask(votes, task).inconsistent.flatten(1).float().mean(1)
+    prob = tiled(lambda x: task.prob(networks[0](x)), image)
+    confidence = torch.maximum(prob, 1 - prob) if task.multilabel else prob.amax(1, keepdim=True)
+    return 1 - confidence.flatten(1).mean(1)
+
+
+def samples(session: Session, outcome: Outcome, ranking: list[dict[str, Any]]) -> None:
+    """Pictures for the report: val images with their truth (worst, middle, best agreed) and the most doubtful others."""
+    data, task = session.data, session.data.task
+    model = session.load(outcome.model)
+    base = session.load(outcome.baseline) if outcome.baseline and outcome.baseline is not outcome.model else None
+    committee = [session.load(m) for m in outcome.committee]
+    chosen: list[tuple[str, Any, int]] = [("val", data.val, i) for i in _spread(len(data.val), PICTURES // 2)]
+    where = {name: i for i, name in enumerate(data.unlabeled.names)}
+    chosen += [("unlabeled", data.unlabeled, where[r["image"]]) for r in ranking[: PICTURES - len(chosen)]]
+    made = []
+    for split, store, i in chosen:
+        x = images(store, [i], data.units)
+        label = _label(task, model, x)
+        votes, _ = opinions(committee, task, x)
+        doubt = inconsistency_mask(votes, task).inconsistent[0, 0].cpu().numpy() if len(votes) > 1 else None
+        truth = store.label(i)
+        made.append(Sample(
+            name=store.names[i], split=split, image=_picture(store.image(i), store.dtype),
+            truth=None if truth is None else _flat(truth.cpu().numpy(), data.classes.kind),
+            baseline=None if base is None else _flat(_label(task, base, x), data.classes.kind),
+            model=_flat(label, data.classes.kind), inconsistency=doubt,
+            share=None if doubt is None else float(doubt.mean()),
+        ))  # fmt: skip
+    given = data.classes.colors or (data.classes.palette or ())[: len(data.classes.names)] or None
+    write_samples(session.run, made, data.classes.names, given)
+
+
+def _spread(n: int, wanted: int) -> list[int]:
+    return sorted({round(i * (n - 1) / max(1, wanted - 1)) for i in range(min(n, wanted))}) if n else []
+
+
+@torch.inference_mode()
+def _label(task: Any, network: nn.Module, x: Tensor) -> np.ndarray:
+    return task.label(tiled(lambda part: task.prob(network(part)), x))[0].cpu().numpy().astype(np.uint8)
+
+
+def _flat(label: np.ndarray, kind: str) -> np.ndarray:
+    return label[0] if kind == "binary" and label.ndim == 3 else label
+
+
+def _picture(image: Tensor, dtype: str) -> np.ndarray:
+    array = image.permute(1, 2, 0).cpu().numpy()
+    return array.astype(np.uint8) if dtype == "uint8" else array
+
+
+def summary(session: Session, outcome: Outcome, command: str, wall: float) -> dict[str, Any]:
+    """summary.json: everything the report and `semiseg.load` read."""
+    data, config = session.data, session.data.config
+    model = outcome.model
+    import resource
+
+    return {
+        "name": config.name, "method": config.method, "program": config.program or None,
+        "kind": data.classes.kind, "classes": list(data.classes.names), "network": config.network,
+        "parameters": model.result["parameters"], "counts": data.spec()["counts"],
+        "val_source": data.spec()["val_source"], "steps": config.steps, "size": config.size, "batch": config.batch,
+        "seed": config.seed, "command": command, "arms": session.arms, "generations": session.generations,
+        "model": {"folder": model.folder, "generation": model.generation, "why": outcome.why, "val": model.val},
+        "committee": [m.folder for m in outcome.committee],
+        "baseline": outcome.baseline.folder if outcome.baseline else None,
+        "hash": model.result["hash"], "warnings": session.warnings,
+        "seconds": {**{k: round(v, 2) for k, v in session.log.seconds.items()}, "total": round(wall, 2),
+                    "training_all_tries": round(sum(m.result["seconds"] for m in session.members), 2)},
+        "images_forwarded": sum(m.result["images_forwarded"] for m in session.members),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }  # fmt: skip

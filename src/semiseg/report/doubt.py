@@ -1,0 +1,63 @@
+"""Where the committee disagrees, and which images are worth labeling next."""
+
+from __future__ import annotations
+
+from semiseg.report import charts
+from semiseg.report.gallery import class_colors, swatch, thumbnail
+from semiseg.report.load import Facts, mapping
+from semiseg.report.markup import count, esc, name, note, number, percent, plural, score, section
+
+TOP = 12
+
+
+def label_next(facts: Facts) -> str:
+    """The images whose labels would teach most, by the rank that the run gave them."""
+    if not facts.queue:
+        return ""
+    items = []
+    for index, row in enumerate(facts.queue[:TOP], start=1):
+        image = row.get("image") or row.get("path") or "?"
+        share, value = number(row.get("inconsistent_share")), number(row.get("score"))
+        said = f"{percent(share)} inconsistent" if share is not None else f"score {score(value)}"
+        picture = thumbnail(facts, image)
+        items.append(
+            f'<li><span class="rank">{count(row.get("rank"), str(index))}</span>{picture}'
+            f'<span class="what">{name(image)}<span class="quiet">{said}</span></span></li>'
+        )
+    path = esc(facts.run.name + "/label_next.csv")
+    total = plural(len(facts.queue), "image")
+    intro = note("The committee is least sure about these unlabeled images, so a label there is likely to teach most.")
+    full = note(f'All {total} in order: <a href="label_next.csv"><code>{path}</code></a>')
+    return section("label-next", "Label these next", intro, f'<ol class="queue">{"".join(items)}</ol>', full)
+
+
+def inconsistency(facts: Facts) -> str:
+    """The inconsistent share per image as a histogram, and per class as bars."""
+    shares = [v for row in facts.queue if (v := number(row.get("inconsistent_share"))) is not None]
+    drawn = [charts.histogram([min(1.0, max(0.0, s)) for s in shares], "Inconsistent share per image"), _classes(facts)]
+    if not any(drawn):
+        return ""
+    found = [(g.get("generation"), number(g.get("inconsistent_share"))) for g in facts.generations]
+    told = ", ".join(f"generation {esc(g)}: {percent(s)}" for g, s in found if s is not None)
+    said = note(f"Inconsistent pixels of all unlabeled images: {told}.") if told else ""
+    charted = f'<div class="charts">{"".join(drawn)}</div>'
+    return section("inconsistency", "Where the committee disagrees", said, charted)
+
+
+def _classes(facts: Facts) -> str:
+    known = [mapping(g.get("inconsistent_per_class")) for g in facts.generations]
+    latest = next((k for k in reversed(known) if k), {})
+    pairs = [(str(n), v) for n, s in latest.items() if (v := number(s)) is not None]
+    if len(pairs) < 2:  # one class: the share of the whole image already says it
+        return ""
+    pairs.sort(key=lambda pair: -pair[1])
+    largest = pairs[0][1] or 1.0
+    colors = class_colors(facts)
+    rows = [
+        f'<li><span class="class">{swatch(colors.get(n))}{name(n)}</span>{charts.bar(v / largest, "glowing")}'
+        f'<span class="value">{percent(v)}</span></li>'
+        for n, v in pairs[:TOP]
+    ]
+    more = note(f"and {plural(len(pairs) - TOP, 'class', 'classes')} with less") if len(pairs) > TOP else ""
+    title = '<figcaption class="axis">inconsistent share per class</figcaption>'
+    return f'<figure class="chart">{title}<ul class="bars">{"".join(rows)}</ul>{more}</figure>'

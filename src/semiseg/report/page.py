@@ -1,0 +1,112 @@
+"""The page: verdict first, then pictures, numbers, doubt, and how it was made."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from semiseg.report import doubt, gallery, scores, used
+from semiseg.report.load import Facts, load, mapping
+from semiseg.report.markup import count, delta, duration, esc, name, number, percent, score
+from semiseg.report.verdict import Verdict, judge
+
+# Nothing may be loaded from anywhere: even a name that slipped through unescaped could not call home.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def write(run: Path) -> Path:
+    """Write `run/report.html` atomically and return its path. Raises Refusal (exit 4) without a readable summary."""
+    from semiseg.storage import write_text
+
+    path = run / "report.html"
+    write_text(path, page(load(run)))
+    return path
+
+
+def page(facts: Facts) -> str:
+    """The whole page as text."""
+    verdict = judge(facts.summary)
+    sections = [
+        gallery.gallery(facts, verdict),
+        scores.arms(facts, verdict),
+        scores.curves(facts, verdict),
+        scores.per_class(facts, verdict),
+        doubt.label_next(facts),
+        doubt.inconsistency(facts),
+        used.used(facts),
+        used.took(facts),
+        used.warnings(facts),
+        used.test(facts),
+        used.next_commands(facts, verdict),
+    ]
+    style = files("semiseg.report").joinpath("style.css").read_text(encoding="utf-8")
+    title = esc(_title(facts))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{esc(POLICY)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{title} – semiseg report</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+{_head(facts, verdict)}
+</header>
+<main>
+{chr(10).join(part for part in sections if part)}
+</main>
+<footer><p>Written by semiseg from the run folder {name(facts.run.name)}. This page is one file and loads nothing from \
+anywhere.</p></footer>
+</body>
+</html>
+"""
+
+
+def _title(facts: Facts) -> str:
+    data = used.data_name(facts).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    said = str(facts.summary.get("name") or facts.summary.get("method") or "run")
+    return f"{said} on {data}" if data else said
+
+
+def _head(facts: Facts, verdict: Verdict) -> str:
+    caveats = "".join(f"<li>{esc(c)}</li>" for c in verdict.caveats)
+    listed = f'<ul class="caveats">{caveats}</ul>' if caveats else ""
+    return (
+        f'<p class="eyebrow">semiseg training report</p>\n<h1>{name(_title(facts))}</h1>\n'
+        f'<div class="verdict {verdict.tone}"><p>{esc(verdict.sentence)}</p>{listed}</div>\n{_tiles(facts, verdict)}'
+    )
+
+
+def _tiles(facts: Facts, verdict: Verdict) -> str:
+    """The key figures."""
+    summary = facts.summary
+    counts = mapping(summary.get("counts"))
+    tiles: list[tuple[str, str, str]] = []
+    model, base = verdict.model, verdict.baseline
+    if model and model.miou is not None:
+        under = f"Dice {score(model.val.get('dice'))}" if number(model.val.get("dice")) is not None else "the model"
+        tiles.append(("mIoU on val", score(model.miou), under))
+        if verdict.compared and base and base.miou is not None:
+            tiles.append(("Δ to labels only", delta(model.miou, base.miou), f"labels only {score(base.miou)}"))
+    for title, metrics in used.test_scores(facts.test)[-1:]:
+        tiles.append(("mIoU on test", score(metrics.get("miou")), title))
+    shares = [v for g in facts.generations if (v := number(g.get("inconsistent_share"))) is not None]
+    if shares:
+        change = f"{percent(shares[0])} in generation 0" if len(shares) > 1 else "of all unlabeled pixels"
+        tiles.append(("Inconsistent", percent(shares[-1]), change))
+    if "labeled" in counts:
+        unlabeled = f"and {count(counts.get('unlabeled'))} unlabeled"
+        tiles.append(("Labeled images", count(counts.get("labeled")), unlabeled))
+    seconds = mapping(summary.get("seconds")).get("total")
+    if number(seconds) is not None:
+        tiles.append(("Time", duration(seconds), f"{count(summary.get('images_forwarded'))} images forwarded"))
+    items = "".join(
+        f'<div class="tile"><dt>{esc(title)}</dt><dd>{value}<small>{esc(under)}</small></dd></div>'
+        for title, value, under in tiles
+    )
+    return f'<dl class="tiles">{items}</dl>' if items else ""

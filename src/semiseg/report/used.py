@@ -1,0 +1,189 @@
+"""What a run was made of, how long it took, what it warned of, its test score, and what to type next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from datetime import datetime
+from typing import Any
+
+from semiseg.report.load import Facts, Json, dicts, mapping
+from semiseg.report.markup import (
+    command,
+    count,
+    duration,
+    esc,
+    name,
+    note,
+    number,
+    plural,
+    score,
+    section,
+    table,
+    terms,
+)
+from semiseg.report.verdict import Verdict, seed_text
+
+STAGES = {"cache": "decode the images", "train": "train", "consensus": "consensus", "report": "this report"}
+VAL = {"given": "given as a folder or list", "carved": "carved from the labeled images", "none": "none"}
+
+
+def data_name(facts: Facts) -> str:
+    """The data folder as the user typed it, or an empty string."""
+    for place in (facts.record.get("data"), facts.record.get("config")):
+        for found in (place, *(mapping(place).get(key) for key in ("root", "folder", "data"))):
+            if isinstance(found, str) and found:
+                return found
+    return ""
+
+
+def used(facts: Facts) -> str:
+    """Command, data, network and machine."""
+    summary, record = facts.summary, facts.record
+    counts = mapping(summary.get("counts"))
+    data = ", ".join(f"{count(counts[k])} {k}" for k in ("labeled", "unlabeled", "val", "test") if k in counts)
+    model = mapping(summary.get("model"))
+    typed = str(summary.get("command") or record.get("command") or "")
+    pairs = [
+        ("Data", (f"{name(data_name(facts))}: " if data_name(facts) else "") + esc(data)),
+        ("Val set", esc(VAL.get(str(summary.get("val_source")), summary.get("val_source") or ""))),
+        ("Kind", esc(f"{summary.get('kind', '')}, {plural(len(facts.classes), 'class', 'classes')}")),
+        ("Method", esc(summary.get("name") or summary.get("method") or "")),
+        ("Network", esc(f"{summary.get('network', '')}, {count(summary.get('parameters'))} parameters")),
+        ("Training", esc(_training(summary))),
+        ("Seed", seed_text(summary.get("seed"))),
+        ("Model", f"<code>{esc(model.get('folder', ''))}</code>" + _why(model) if model.get("folder") else ""),
+        ("Created", esc(_time(record.get("created")))),
+        ("semiseg", esc(_version(record))),
+        ("Versions", esc(_flat(record.get("versions") or summary.get("versions")))),
+        ("Machine", esc(_flat(record.get("machine") or summary.get("machine")))),
+    ]
+    config = record.get("config")
+    text = json.dumps(config, indent=1, ensure_ascii=False, default=str) if config else ""
+    more = f"<details><summary>Every setting</summary><pre><code>{_lines(text)}</code></pre></details>" if text else ""
+    return section("used", "What was used", command(typed) if typed else "", terms(pairs), more)
+
+
+def took(facts: Facts) -> str:
+    """Seconds per stage, images forwarded and memory."""
+    seconds = mapping(facts.summary.get("seconds"))
+    pairs = [("In total", f"<b>{duration(seconds.get('total'))}</b>")] if "total" in seconds else []
+    pairs += [(STAGES.get(k, k).capitalize(), duration(v)) for k, v in seconds.items() if k != "total"]
+    pairs.append(("Images forwarded", count(facts.summary.get("images_forwarded"))))
+    memory = number(facts.summary.get("peak_memory_mb"))
+    pairs.append(("Peak memory", "" if memory is None else f"{count(memory)} MB"))
+    models = [m for g in facts.generations for m in dicts(g.get("members"))]
+    if models:
+        pairs.append(("Models trained", count(len(models))))
+    return section("time", "How long it took", terms(pairs))
+
+
+def warnings(facts: Facts) -> str:
+    """What the run warned of, and what this report could not read."""
+    said = [str(w) for w in facts.summary.get("warnings") or []]
+    said += [f"{file} could not be read, so what it holds is missing here." for file in facts.unread]
+    if not said:
+        return section("warnings", "Warnings", note("None."))
+    return section("warnings", "Warnings", f'<ul class="warnings">{"".join(f"<li>{esc(w)}</li>" for w in said)}</ul>')
+
+
+def test_scores(evaluation: Json | None) -> list[tuple[str, Json]]:
+    """(name, metrics) of every arm in evaluation-test.json; one unnamed arm when the metrics stand at its top."""
+    if evaluation is None:
+        return []
+    found = []
+    for arm in dicts(evaluation.get("arms")):
+        metrics = _metrics(arm)
+        if metrics:
+            found.append((str(arm.get("name") or "arm"), metrics))
+    top = _metrics(evaluation)
+    return found or ([("the model", top)] if top else [])
+
+
+def test(facts: Facts) -> str:
+    """The scores on test, or the command that reads it."""
+    scores = test_scores(facts.test)
+    if not scores and not _has_test(facts):
+        hint = "There is no test set. Put labeled images that nothing is trained or chosen on into <code>test/</code>."
+        return section("test", "Test", note(hint))
+    if not scores:
+        hint = "Test has not been read. It is the only number that nothing was chosen by; read it once, at the end:"
+        return section("test", "Test", note(hint), command(_evaluate(facts)))
+    rows = [
+        [name(title), f"<b>{score(m.get('miou'))}</b>", score(m.get("dice")), score(m.get("iou_per_image"))]
+        for title, m in scores
+    ]
+    said = note("These are scores on <b>test</b>: nothing was chosen by them.")
+    return section("test", "Test", said, table(["Arm", "mIoU", "Dice", "IoU per image"], rows, "Scores on test"))
+
+
+def next_commands(facts: Facts, verdict: Verdict) -> str:
+    """What to type next."""
+    run = shlex.quote(facts.run.name)
+    steps = [("Masks for new images", f"semiseg predict {run} my_new_images --out predictions")]
+    if not test_scores(facts.test) and _has_test(facts):
+        steps.append(("The fair number", _evaluate(facts)))
+    if facts.queue:
+        data = shlex.quote(data_name(facts) or "my_data")
+        steps.append(
+            ("After labeling some of the images listed above", f"semiseg check {data} && semiseg train {data}")
+        )
+    if verdict.model is None or verdict.model.miou is None:
+        steps.append(("With a few labeled images in val/, the next report has scores", "semiseg check my_data"))
+    parts = [f'<p class="step">{esc(said)}</p>{command(text)}' for said, text in steps]
+    return section("next", "Type this next", *parts)
+
+
+def _has_test(facts: Facts) -> bool:
+    """Whether there is a test set; an old summary that does not count it gets the benefit of the doubt."""
+    return mapping(facts.summary.get("counts")).get("test") != 0
+
+
+def _evaluate(facts: Facts) -> str:
+    return f"semiseg evaluate {shlex.quote(facts.run.name)} {shlex.quote(data_name(facts) or 'my_data')} --split test"
+
+
+def _metrics(value: Json) -> Json:
+    for found in (value, *(mapping(value.get(k)) for k in ("test", "metrics", "scores"))):
+        if number(found.get("miou")) is not None:
+            return found
+    return {}
+
+
+def _training(summary: Json) -> str:
+    parts = [
+        plural(summary.get("steps"), "step") if number(summary.get("steps")) else "",
+        f"{plural(summary.get('batch'), 'image')} a batch" if number(summary.get("batch")) else "",
+        f"crops of {count(summary.get('size'))} pixels" if number(summary.get("size")) else "",
+    ]
+    return ", ".join(p for p in parts if p)
+
+
+def _why(model: Json) -> str:
+    return f" ({esc(model['why'])})" if model.get("why") else ""
+
+
+def _time(value: Any) -> str:
+    """An ISO time to the minute, in the zone it was written in; anything else as it stands."""
+    try:
+        return datetime.fromisoformat(str(value)).strftime("%Y-%m-%d %H:%M %Z").strip()
+    except ValueError:
+        return str(value or "")
+
+
+def _version(record: Json) -> str:
+    """run.json's `version` is the program's when it has dots, else the number of the format."""
+    version = str(record.get("semiseg") or record.get("version") or "")
+    return version if "." in version else ""
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_flat(v)}" for k, v in value.items() if v not in (None, ""))
+    if isinstance(value, list):
+        return ", ".join(_flat(v) for v in value)
+    return "" if value is None else str(value)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(esc(line) for line in text.split("\n"))

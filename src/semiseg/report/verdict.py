@@ -1,0 +1,153 @@
+"""Did the unlabeled images help? The arms of a run, and one honest sentence about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from semiseg.report.load import Json, dicts, mapping
+from semiseg.report.markup import change, count, number, plural, score, signed
+
+CLEAR = 0.005
+"""A smaller difference of mIoU is no clear one: the same training with another seed moves the score as much."""
+FEW = 20
+"""Below this many val images no single score selects anything."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the comparison. `val` holds the metrics of the schema, or nothing."""
+
+    name: str
+    folder: str
+    val: Json
+
+    @property
+    def miou(self) -> float | None:
+        """Mean IoU on val, or None."""
+        return number(self.val.get("miou"))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the page says first. `tone` is helped, flat, hurt or plain; `model` and `baseline` are its two arms."""
+
+    sentence: str
+    tone: str
+    caveats: list[str]
+    arms: list[Arm]
+    baseline: Arm | None
+    model: Arm | None
+
+    @property
+    def compared(self) -> bool:
+        """Whether there are two different arms to compare."""
+        return bool(self.baseline and self.model and self.baseline.folder != self.model.folder)
+
+
+def judge(summary: Json) -> Verdict:
+    """The verdict of a run from its summary alone."""
+    arms = _arms(summary)
+    baseline = next((a for a in arms if a.name.lower().startswith("labels only")), None)
+    model = _model(summary, arms)
+    sentence, tone = _sentence(summary, arms, baseline, model)
+    return Verdict(sentence, tone, _caveats(summary, arms, baseline, model), arms, baseline, model)
+
+
+def supervised(summary: Json) -> bool:
+    """Whether the run looked at no unlabeled image at all."""
+    return not summary.get("program") and str(summary.get("method")) == "supervised"
+
+
+def _arms(summary: Json) -> list[Arm]:
+    return [
+        Arm(str(a.get("name") or "arm"), str(a.get("folder") or ""), mapping(a.get("val")))
+        for a in dicts(summary.get("arms"))
+    ]
+
+
+def _members(summary: Json) -> list[Arm]:
+    """Every member of every generation as an arm, generation 0 first."""
+    found = []
+    for g in dicts(summary.get("generations")):
+        for m in dicts(g.get("members")):
+            title = f"generation {g.get('generation')}, {m.get('name')}"
+            found.append(Arm(title, str(m.get("folder") or ""), mapping(m.get("val"))))
+    return found
+
+
+def _model(summary: Json, arms: list[Arm]) -> Arm | None:
+    folder = str(mapping(summary.get("model")).get("folder") or "")
+    for arm in [*reversed(arms), *_members(summary)]:
+        if folder and arm.folder == folder:
+            return arm
+    return arms[-1] if arms and not folder else None
+
+
+def _sentence(summary: Json, arms: list[Arm], baseline: Arm | None, model: Arm | None) -> tuple[str, str]:
+    if model is None or model.miou is None:
+        if mapping(summary.get("counts")).get("val"):
+            return "This run holds no score on val, so judge it by the pictures.", "plain"
+        return "No val set, so no score: judge this model by the pictures, or label a few images for val.", "plain"
+    if supervised(summary):
+        return f"Trained on labels only: {score(model.miou)} mIoU on val. No unlabeled image was used.", "plain"
+    if baseline is None or baseline.miou is None:
+        said = f"{score(model.miou)} mIoU on val. No labels-only model was trained beside it, "
+        return said + "so this run cannot tell what the unlabeled images did.", "plain"
+    if model.folder in {baseline.folder, *_first(summary)}:
+        return _kept(summary, model)
+    gain = model.miou - baseline.miou
+    numbers = f"{signed(gain)} mIoU on val over labels only {change(baseline.miou, model.miou)}"
+    if gain >= CLEAR:
+        return f"Unlabeled images helped: {numbers}.", "helped"
+    if gain > -CLEAR:
+        return f"Unlabeled images made no clear difference: {numbers}.", "flat"
+    return f"Unlabeled images did not help: {numbers}.", "hurt"
+
+
+def _first(summary: Json) -> set[str]:
+    """The folders of the members that saw labels only: generation 0 of the supervised method."""
+    if summary.get("method") != "supervised":
+        return set()
+    return {str(m.get("folder")) for g in dicts(summary.get("generations"))[:1] for m in dicts(g.get("members"))}
+
+
+def _kept(summary: Json, model: Arm) -> tuple[str, str]:
+    """A labels-only model is the model of the run: no later one was better."""
+    own = {model.folder, *_first(summary)}
+    later = [a for a in _members(summary) if a.folder not in own and a.miou is not None]
+    if not later:
+        said = f"Unlabeled images did not help: a labels-only model is kept ({score(model.miou)} mIoU on val)."
+        return said, "flat"
+    best = max(later, key=lambda a: a.miou or 0.0)
+    gain = (best.miou or 0.0) - (model.miou or 0.0)
+    return (
+        f"Unlabeled images did not help: the best later model scored {signed(gain)} mIoU on val "
+        f"{change(model.miou, best.miou)}, so a labels-only model is kept.",
+        "flat",
+    )
+
+
+def _caveats(summary: Json, arms: list[Arm], baseline: Arm | None, model: Arm | None) -> list[str]:
+    if model is None or model.miou is None:
+        return []
+    said = []
+    images = number(mapping(summary.get("counts")).get("val"))
+    if images is not None and 0 < images < FEW:
+        said.append(f"Val has only {plural(images, 'image')}; below {FEW} a difference like this can be chance.")
+    if summary.get("val_source") == "carved":
+        said.append("Val was set aside from your labeled images, so the models trained on fewer labels.")
+    rivals = [a for a in arms if a.folder != model.folder and a is not baseline and a.miou is not None]
+    best = max(rivals, key=lambda a: a.miou or 0.0, default=None)
+    if best and (best.miou or 0.0) - model.miou >= CLEAR:
+        pair = f"({score(best.miou)}) than the model of this run ({score(model.miou)})"
+        said.append(f"“{best.name}” scores higher {pair}.")
+    if baseline is not None and not supervised(summary):
+        seed = seed_text(summary.get("seed"))
+        said.append(f"One seed ({seed}), and val also chose the model: the fair number is the one on test.")
+    return said
+
+
+def seed_text(value: Any) -> str:
+    """The seed as a whole number, or a question mark."""
+    return count(value, "?")

@@ -1,0 +1,34 @@
+"""Every file of a run is written here: atomic, on the disk before it has its name, hashed, one writer at a time.
+
+Refusals: exit 6 when the disk cannot take it, 4 when something is damaged, 7 when somebody else holds the run.
+Nothing is ever unpickled: weights are safetensors, everything else is JSON or CSV. `faults` makes the n-th call fail.
+"""
+
+from semiseg.storage.files import make_folder, read_json, remove, require_space, write_bytes, write_json, write_text
+from semiseg.storage.folders import is_sealed, newest_checkpoint, save_folder, seal, sweep, verify
+from semiseg.storage.locking import lock
+from semiseg.storage.records import CsvLog, run_state
+from semiseg.storage.tensors import hash_tensors, read_tensors, tensors_from_bytes, tensors_to_bytes
+
+__all__ = [
+    "CsvLog",
+    "hash_tensors",
+    "is_sealed",
+    "lock",
+    "make_folder",
+    "newest_checkpoint",
+    "read_json",
+    "read_tensors",
+    "remove",
+    "require_space",
+    "run_state",
+    "save_folder",
+    "seal",
+    "sweep",
+    "tensors_from_bytes",
+    "tensors_to_bytes",
+    "verify",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]

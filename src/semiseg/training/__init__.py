@@ -1,0 +1,1 @@
+"""One member, trained: configuration, the loop, checkpoints, evaluation, logs."""

@@ -1,0 +1,225 @@
+"""One flat configuration: what `train` was asked for, resolved to numbers, saved as run.json, compared on resume."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from semiseg.errors import USAGE, Problem, Refusal, nearest
+
+FREE = {"out", "workers", "threads", "tensorboard", "device", "data"}
+"""Keys that may change when a run is resumed."""
+RESOLVED = {"size", "steps", "batch", "unlabeled_batch", "lr", "eval_every", "checkpoint_every", "threads"}
+"""Keys whose 0 means "choose for me"."""
+
+
+@dataclass
+class Config:
+    """Zeros and "auto" are resolved from the data by `prepare.resolve` before anything is trained."""
+
+    data: str = ""
+    out: str = ""
+    method: str = "supervised"
+    program: str = ""
+    network: str = "unet1x1"
+    weights: str = ""  # "", "imagenet", or a path: pretrained encoder
+    size: int = 0  # side of the training crop, px
+    resize: int = 0  # shorter side of larger images, px; 0 = as they are
+    steps: int = 0
+    batch: int = 0  # labeled images a step
+    unlabeled_batch: int = 0  # unlabeled images a step
+    labels: str = "all"  # a number, a share, or all
+    oracle: bool = False  # open the masks of unlabeled images and train on them: the full-label baseline
+    augment: str = "default"
+    turn: str = "auto"  # right angles and up-down flips: auto (do the masks know up from down?), yes, no
+    loss: str = "ce+dice"
+    lr: float = 0.0
+    weight_decay: float = 0.01
+    schedule: str = "cosine"
+    warmup: float = 0.05  # share of the steps
+    clip: float = 1.0  # norm of the gradient; 0 = off
+    average: float = 0.0  # decay of a moving average of the weights that is evaluated instead of them; 0 = off
+    precision: str = "32-true"
+    seed: int = 0
+    baseline: bool = True  # train the plain supervised model beside every other method
+    eval_every: int = 0
+    checkpoint_every: int = 0
+    device: str = "auto"
+    threads: int = 0
+    workers: int = 2
+    tensorboard: bool = False
+    method_args: dict[str, Any] = field(default_factory=dict)
+    program_args: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """METHOD[+PROGRAM], as in tables."""
+        return f"{self.method}+{self.program}" if self.program else self.method
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return asdict(self)
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "size": (8, 4096), "resize": (8, 16384), "steps": (1, 10**8), "batch": (1, 4096), "unlabeled_batch": (1, 4096),
+    "lr": (1e-8, 10.0), "weight_decay": (0, 10), "warmup": (0, 1), "clip": (0, 1e6), "average": (0, 0.99999),
+    "seed": (0, 2**63 - 1), "eval_every": (1, 10**8), "checkpoint_every": (1, 10**8), "threads": (1, 1024),
+    "workers": (1, 256),
+}  # fmt: skip
+CHOICES = {
+    "augment": ("none", "default"), "turn": ("auto", "yes", "no"), "loss": ("ce", "ce+dice", "mse"),
+    "schedule": ("cosine", "poly", "constant"), "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
+}  # fmt: skip
+
+
+def split_name(name: str, programs: Mapping[str, Any]) -> tuple[str, str]:
+    """METHOD[+PROGRAM] to its two parts; a program alone stands on `supervised`."""
+    if name in programs:
+        return "supervised", name
+    method, plus, program = name.rpartition("+")
+    if plus and not name.endswith(".py"):
+        if program not in programs:
+            found = f"names the program '{program}'. {nearest(program, programs)}".strip()
+            raise Refusal(Problem("C03", "--method", found, expected=", ".join(programs)), USAGE)
+        return method, program
+    return name, ""
+
+
+class Settings:
+    """Collects options, a recipe and `--set key=value` into one Config; reports every mistake at once."""
+
+    def __init__(self, method_args: Mapping[str, Any], program_args: Mapping[str, Any], config: Config) -> None:
+        self.config = config
+        self.arguments = {config.method: dict(method_args), config.program: dict(program_args)}
+        self.problems: list[Problem] = []
+        self.types = get_type_hints(Config)
+
+    def known(self) -> list[str]:
+        """Every key that may be set."""
+        mine = [f.name for f in fields(Config) if not f.name.endswith("_args")]
+        dotted = [f"{self.config.program}.{k}" for k in self.arguments[self.config.program] if self.config.program]
+        return [*mine, *self.arguments[self.config.method], *dotted]
+
+    def put(self, key: str, value: Any, where: str) -> None:
+        """Set one key: a field, a method's argument by its name, or NAME.argument of the method or program."""
+        owner, dot, argument = key.rpartition(".")
+        if not dot and key in self.types and not key.endswith("_args"):
+            self._field(key, value, where)
+        elif dot and owner in self.arguments and argument in self.arguments[owner]:
+            store = self.config.program_args if owner == self.config.program else self.config.method_args
+            self._argument(store, argument, self.arguments[owner][argument], value, where)
+        elif not dot and key in self.arguments[self.config.method]:
+            default = self.arguments[self.config.method][key]
+            self._argument(self.config.method_args, key, default, value, where)
+        elif not dot and self.config.program and key in self.arguments[self.config.program]:
+            default = self.arguments[self.config.program][key]
+            self._argument(self.config.program_args, key, default, value, where)
+        else:
+            hint = nearest(key, self.known())
+            self.problems.append(Problem("C04", where, f"sets the unknown key '{key}'. {hint}".strip()))
+
+    def _field(self, key: str, value: Any, where: str) -> None:
+        try:
+            value = convert(value, self.types[key])
+        except ValueError as error:
+            self.problems.append(Problem("C05", where, f"sets {key} to {value!r}", expected=str(error)))
+            return
+        low, high = RANGES.get(key, (float("-inf"), float("inf")))
+        if isinstance(value, int | float) and not isinstance(value, bool) and not low <= value <= high:
+            if not (value == 0 and getattr(Config, key, None) == 0):  # 0 keeps its meaning of "choose for me"
+                self.problems.append(Problem("C06", where, f"sets {key} to {value}", expected=f"{low:g} to {high:g}"))
+                return
+        if key in CHOICES and value not in CHOICES[key]:
+            found = f"sets {key} to '{value}'. {nearest(str(value), CHOICES[key])}".strip()
+            self.problems.append(Problem("C06", where, found, expected=" or ".join(CHOICES[key])))
+            return
+        setattr(self.config, key, value)
+
+    def _argument(self, store: dict[str, Any], key: str, default: Any, value: Any, where: str) -> None:
+        try:
+            store[key] = convert(value, type(default)) if default is not None else value
+        except ValueError as error:
+            self.problems.append(Problem("C05", where, f"sets {key} to {value!r}", expected=str(error)))
+
+    def finish(self) -> Config:
+        """The configuration, or a refusal with everything that is wrong."""
+        if self.problems:
+            raise Refusal(self.problems, USAGE)
+        return self.config
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """A typed value from what YAML or the command line gave; "1e-3" is a number, "no" is no string for a flag."""
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next(k for k in get_args(kind) if k is not type(None))
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() in ("true", "yes", "on", "1"):
+            return True
+        if str(value).lower() in ("false", "no", "off", "0"):
+            return False
+        raise ValueError("true or false")
+    if kind is str and isinstance(value, bool):  # YAML 1.1 reads no and yes as flags
+        return "yes" if value else "no"
+    if kind in (int, float):
+        if isinstance(value, bool):
+            raise ValueError("a number")
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ValueError("a number") from None
+        if number != number or (kind is int and number != int(number)):
+            raise ValueError("a whole number" if kind is int else "a number, not NaN")
+        return kind(number)
+    return kind(value) if callable(kind) else value
+
+
+class _Strict(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice and any alias."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
+        twice = {str(k) for k in keys if keys.count(k) > 1}
+        if twice:
+            raise yaml.YAMLError(f"the key {', '.join(sorted(twice))} is given twice")
+        return super().construct_mapping(node, deep)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The keys of a recipe; nested program settings stay dotted. Refuses (exit 2) what is no plain mapping."""
+    try:
+        if path.stat().st_size > 1_000_000:
+            raise yaml.YAMLError("it is larger than 1 MB")
+        loaded = _Strict(path.read_text()).get_single_data()
+    except FileNotFoundError:
+        raise Refusal(Problem("C07", str(path), "does not exist", "check the path of --config"), USAGE) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = " ".join(str(error).split())
+        raise Refusal(Problem("C07", str(path), f"is no recipe: {text}"), USAGE) from error
+    if not isinstance(loaded, dict):
+        raise Refusal(Problem("C07", str(path), "is no recipe", expected="lines of `key: value`"), USAGE)
+    flat: dict[str, Any] = {}
+    for key, value in loaded.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{k}": v for k, v in value.items()})
+        else:
+            flat[str(key)] = value
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Keys whose change forbids resuming, as `key: old → new`."""
+    keys = sorted((set(old) | set(new)) - FREE)
+    return [f"{k}: {old.get(k)!r} → {new.get(k)!r}" for k in keys if old.get(k) != new.get(k)]

@@ -1,0 +1,227 @@
+"""The loop: one member from fresh weights to a sealed folder, resumable at any step, the same on every try."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from semiseg import storage
+from semiseg.batch import Clock, seed_of
+from semiseg.data.sampler import Feed
+from semiseg.ema import Average
+from semiseg.errors import DIVERGED, Problem, Refusal
+from semiseg.methods.base import Method
+from semiseg.training import checkpoint
+from semiseg.training.config import Config
+from semiseg.training.logs import Board, Log
+from semiseg.training.signals import STOP, Stopped
+
+SELECTABLE = 20  # below this many val images no single score selects anything
+
+
+@dataclass
+class Job:
+    """One member to train. key: (seed, generation, member), from which every draw of the training derives."""
+
+    folder: Path
+    key: tuple[int, int, int]
+    title: str
+    config: Config
+    feed: Feed
+    build: Callable[[], Method]
+    evaluate: Callable[[nn.Module], dict[str, Any]] | None
+    val_images: int
+    log: Log
+
+
+def rate(step: int, config: Config) -> float:
+    """The learning rate's factor at a step: linear warm-up, then cosine to 0, poly (power .9) or constant."""
+    warm = int(config.warmup * config.steps)
+    if step < warm:
+        return (step + 1) / warm
+    t = (step - warm) / max(1, config.steps - warm)
+    return {"cosine": 0.5 * (1 + math.cos(math.pi * t)), "poly": (1 - t) ** 0.9, "constant": 1.0}[config.schedule]
+
+
+def make_optimizer(method: Method, config: Config) -> torch.optim.Optimizer:
+    """AdamW over the method's groups; each group's lr_scale multiplies the learning rate."""
+    groups = [{"params": g["params"], "lr_scale": g.get("lr_scale", 1.0)} for g in method.groups()]
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
+
+
+def fit(job: Job) -> dict[str, Any]:
+    """Train, or return the result of a member that is finished already. Raises Stopped after a signal, exit 5 on NaN."""
+    final = job.folder / "final"
+    if storage.is_sealed(final):
+        job.log.event("already finished", member=str(job.folder.name), folder=job.title)
+        return storage.read_json(final / "result.json")
+    torch.manual_seed(seed_of(*job.key, "init"))
+    fabric = Fabric(accelerator="auto" if job.config.device == "auto" else job.config.device, devices=1,
+                    precision=job.config.precision)  # fmt: skip
+    method = job.build()
+    wrapped, optimizer = fabric.setup(method.to(fabric.device), make_optimizer(method, job.config))
+    wrapped.mark_forward_method("step")
+    run = _Run(job, fabric, method, wrapped, optimizer)
+    run.resume()
+    run.train()
+    return run.finish(final)
+
+
+class _Run:
+    """The moving parts of `fit`."""
+
+    def __init__(self, job: Job, fabric: Fabric, method: Method, wrapped: Any, optimizer: Any) -> None:
+        self.job, self.fabric, self.method, self.wrapped, self.optimizer = job, fabric, method, wrapped, optimizer
+        self.config = job.config
+        average = self.config.average
+        self.average = Average(method.predictor(), average).to(fabric.device) if average else None
+        self.best = checkpoint.Best(self.predictor())
+        self.modules: dict[str, nn.Module] = {"method": method, "best": self.best}
+        if self.average is not None:
+            self.modules["average"] = self.average
+        self.step, self.seconds, self.best_step = 0, 0.0, -1
+        self.last: dict[str, Any] | None = None  # val metrics after the newest step, and of the best
+        self.best_val: dict[str, Any] | None = None
+        self.every = max(1, min(10, self.config.steps // 20))  # steps per log row
+        self.window: list[dict[str, Tensor]] = []
+        self.bad = torch.full((), self.config.steps, device=fabric.device)  # first step whose loss was not finite
+
+    def predictor(self) -> nn.Module:
+        """The network that is evaluated."""
+        return self.average.network if self.average is not None else self.method.predictor()
+
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint, if there is one; later log rows are taken back."""
+        folder = self.job.folder
+        path, note = checkpoint.newest(folder)
+        if note:
+            self.job.log.say(f"Warning: {note}")
+        if path is not None:
+            state = checkpoint.load(path, self.modules, self.optimizer)
+            self.step, self.seconds, self.best_step = state["step"], state["seconds"], state["best_step"]
+            self.best_val = state["best_val"]
+            self.window = [{k: torch.tensor(v, device=self.fabric.device) for k, v in w.items()} for w in state["window"]]
+        seen = storage.CsvLog.truncate(folder / "metrics.csv", self.step)
+        self.job.log.event("member", title=self.job.title, resumed_at=self.step, rows_taken_back=seen)
+
+    def train(self) -> None:
+        """All remaining steps."""
+        job, config = self.job, self.config
+        fields = ["step", "split", "loss", "lr", "miou", "dice", "iou_per_image", "detail"]
+        board = Board(job.folder, config.tensorboard, self.step, job.log)
+        csv = storage.CsvLog(job.folder / "metrics.csv", fields)
+        self.method.train()
+        with job.log.bar(job.title, config.steps, self.step) as bar:
+            while self.step < config.steps:
+                start = time.monotonic()
+                self.one_step()
+                if self.step % self.every == 0 or self.step == config.steps:
+                    row = self.flush()
+                    csv.row(row)
+                    board.scalars({"loss": row["loss"], "lr": row["lr"]}, self.step)
+                    bar(self.step, f"loss {row['loss']:.3f}" + self.score_note())
+                if job.evaluate and (self.step % config.eval_every == 0 or self.step == config.steps):
+                    csv.row(self.validate(job.evaluate))
+                self.seconds += time.monotonic() - start
+                if self.step % config.checkpoint_every == 0 and self.step < config.steps:
+                    self.save()
+                if STOP.requested and self.step < config.steps:
+                    self.save()
+                    raise Stopped(STOP.requested)
+        board.close()
+
+    def one_step(self) -> None:
+        """Draw, compute, move. No value leaves the device here."""
+        config, key = self.config, self.job.key
+        torch.manual_seed(seed_of(*key, "step", self.step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * group["lr_scale"] * rate(self.step, config)
+        clock = Clock(self.step, config.steps, key)
+        labeled = self.job.feed.labeled(self.step)
+        unlabeled = self.job.feed.unlabeled(self.step, self.method.views)
+        losses = self.wrapped.step(labeled, unlabeled, clock)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(losses["loss"])
+        if config.clip:
+            norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=config.clip, error_if_nonfinite=False)
+            finite = torch.isfinite(norm) if isinstance(norm, Tensor) else torch.isfinite(losses["loss"])
+        else:
+            finite = torch.isfinite(losses["loss"])
+        self.bad = torch.where(finite, self.bad, self.bad.clamp(max=self.step))
+        self.optimizer.step()
+        self.method.after_step(clock)
+        if self.average is not None:
+            self.average.update(self.method.predictor())
+        self.window.append({k: v.detach() for k, v in losses.items()})
+        self.step += 1
+
+    def flush(self) -> dict[str, Any]:
+        """One log row: means over the window. The only place where training waits for the device."""
+        if int(self.bad) < self.config.steps:
+            raise self.diverged(int(self.bad))
+        means = {k: float(torch.stack([w[k].float() for w in self.window]).mean()) for k in self.window[0]}
+        self.window = []
+        detail = ";".join(f"{k}={v:.6g}" for k, v in means.items() if k != "loss")
+        return {"step": self.step, "split": "train", "loss": means["loss"], "lr": self.optimizer.param_groups[0]["lr"],
+                "detail": detail}  # fmt: skip
+
+    def diverged(self, step: int) -> Refusal:
+        """Exit 5, naming the step and the images that were in it."""
+        names = ", ".join(self.job.feed.names(step)[:6])
+        found = f"has a loss or gradient that is not finite at step {step}; images in the batch: {names}"
+        fix = f"lower the learning rate (--set lr={self.config.lr / 3:.1g}) or look at these images; the last checkpoint is whole"
+        return Refusal(Problem("R01", self.job.title, found, fix), DIVERGED)
+
+    def validate(self, evaluate: Callable[[nn.Module], dict[str, Any]]) -> dict[str, Any]:
+        """Score the predictor on val and remember it when it is the best so far."""
+        self.last = evaluate(self.predictor())
+        score = self.last["miou"]
+        if score is not None and (self.best_val is None or score > self.best_val["miou"]):
+            self.best_val, self.best_step = self.last, self.step
+            self.best.keep(self.predictor())
+        detail = ";".join(f"{k}={v['iou']:.6g}" for k, v in self.last["per_class"].items() if v["iou"] is not None)
+        return {"step": self.step, "split": "val", "miou": score, "dice": self.last["dice"],
+                "iou_per_image": self.last["iou_per_image"], "detail": detail}  # fmt: skip
+
+    def score_note(self) -> str:
+        """For the progress bar."""
+        return "" if self.best_val is None else f" · best val mIoU {self.best_val['miou']:.3f}"
+
+    def save(self) -> None:
+        """Commit everything that the next step depends on."""
+        if int(self.bad) < self.config.steps:
+            raise self.diverged(int(self.bad))
+        window = [{k: float(v) for k, v in w.items()} for w in self.window]
+        state = {"seconds": self.seconds, "best_step": self.best_step, "best_val": self.best_val, "window": window}
+        checkpoint.save(self.job.folder, self.step, self.modules, self.optimizer, state)
+        self.job.log.event("checkpoint", title=self.job.title, step=self.step)
+
+    def finish(self, final: Path) -> dict[str, Any]:
+        """Seal the member: the best weights when val can tell, the last otherwise. Checkpoints are then removed."""
+        network = self.predictor()
+        best = self.best_val is not None and self.job.val_images >= SELECTABLE
+        if best:
+            network.load_state_dict(self.best.restore(network))
+        weights = network.state_dict()
+        images = self.method.images_per_step(self.config.batch, self.job.feed.drawn) * self.config.steps
+        result = {
+            "title": self.job.title, "steps": self.config.steps, "seconds": round(self.seconds, 3),
+            "images_forwarded": images, "chosen": "best" if best else "last", "best_step": self.best_step if best else None,
+            "val": self.best_val if best else self.last, "val_last": self.last,
+            "hash": storage.hash_tensors(weights), "parameters": sum(p.numel() for p in network.parameters()),
+            "first_batch": self.job.feed.first_batch_hash(),
+        }  # fmt: skip
+        storage.save_folder(final, {"weights.safetensors": weights, "result.json": json.dumps(result)}, {"step": self.step})
+        for old in self.job.folder.glob("step-????????"):
+            storage.remove(old)
+        self.job.log.event("finished", title=self.job.title, hash=result["hash"])
+        return result

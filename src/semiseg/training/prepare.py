@@ -1,0 +1,143 @@
+"""From a folder to everything a member needs: checked, chosen, decoded once, measured, every "auto" resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from semiseg.data import cache
+from semiseg.data.cache import Store, Units
+from semiseg.data.check import Checked, check
+from semiseg.data.codes import render
+from semiseg.data.classes import ClassMap
+from semiseg.data.index import Item
+from semiseg.data.sampler import Feed
+from semiseg.errors import USAGE, Problem, Refusal
+from semiseg.methods import method_class
+from semiseg.methods.base import Method
+from semiseg.networks import build
+from semiseg.task import Task, make_task
+from semiseg.training.config import Config
+from semiseg.training.logs import Log
+
+
+@dataclass
+class Prepared:
+    """A checked data set on disk as stores, and the task; what every member of a run shares."""
+
+    config: Config
+    checked: Checked
+    classes: ClassMap
+    task: Task
+    units: Units
+    turn: bool
+    labeled: Store
+    unlabeled: Store
+    val: Store
+
+    def spec(self) -> dict[str, Any]:
+        """What run.json says about the data, and what a model needs to predict."""
+        index = self.checked.index
+        return {
+            "path": self.config.data, "hash": self.checked.hash, "classes": self.classes.to_json(),
+            "channels": self.checked.channels, "dtype": self.checked.dtype, "turn": self.turn,
+            "units": {"low": self.units.low, "high": self.units.high, "mean": self.units.mean, "std": self.units.std},
+            "counts": {"labeled": len(self.labeled), "unlabeled": len(self.unlabeled), "val": len(self.val),
+                       "test": len(index.test)},
+            "val_source": self.checked.index.val_source,
+            "splits": {"labeled": self.labeled.names, "val": self.val.names},
+        }  # fmt: skip
+
+    def make(self, role: str = "student", name: str = "", **options: Any) -> nn.Module:
+        """A fresh network for this data; `name` overrides the configured one."""
+        mean, std = self.units.mean, self.units.std
+        weights = self.config.weights or None
+        return build(name or self.config.network, self.checked.channels, self.task.channels, mean=mean, std=std,
+                     pretrained=weights, **options)  # fmt: skip
+
+    def method(self, name: str | None = None) -> Method:
+        """A fresh method with the configured arguments (a named other method keeps its defaults)."""
+        own = name is None or name == self.config.method
+        return method_class(name or self.config.method)(self.make, self.task, **self.config.method_args if own else {})
+
+    def feed(self, key: tuple[object, ...], *, unlabeled: bool, planes: tuple[torch.Tensor, torch.Tensor] | None) -> Feed:
+        """Batches for one member; the labeled stream depends on `key` alone."""
+        c = self.config
+        return Feed(self.units, c.size, c.batch, key, self.labeled, self.unlabeled if unlabeled else None,
+                    c.unlabeled_batch, c.augment, self.turn, planes)  # fmt: skip
+
+
+def look(config: Config, log: Log) -> Checked:
+    """Check the data folder; refuses what `semiseg check` refuses, says aloud what it notes."""
+    with log.timed("check"), log.bar("reading the folder", 1) as bar:
+        checked = check(Path(config.data), size=None if config.resize else config.size or None, labels=config.labels,
+                        workers=config.workers, progress=lambda done, total: bar(done, total))  # fmt: skip
+    checked.refuse()
+    for line in render(checked.problems, "semiseg check --json"):
+        log.say(f"Note: {line}")
+    return checked
+
+
+def prepare(config: Config, checked: Checked, folder: Path, log: Log) -> Prepared:
+    """Decode what training needs into `folder` and resolve what was left to us."""
+    classes = checked.classes
+    assert classes is not None
+    index = checked.index
+    labeled, unlabeled = list(index.labeled), list(index.unlabeled)
+    if config.oracle:
+        known = [item for item in unlabeled if item.masks]
+        if not known:
+            found, fix = "finds no masks of unlabeled images", "--oracle needs them: it is the full-label baseline"
+            raise Refusal(Problem("C08", "--oracle", found, fix), USAGE)
+        log.say(f"Note: --oracle opens the masks of {len(known)} unlabeled images and trains on them.")
+        labeled, unlabeled = labeled + known, [item for item in unlabeled if not item.masks]
+    with log.timed("cache"):
+        stores = [_store(folder / n, items, c, config, log) for n, items, c in
+                  (("labeled", labeled, classes), ("unlabeled", unlabeled, None), ("val", index.val, classes))]  # fmt: skip
+    train = [s for s in stores[:2] if len(s)]
+    units = cache.measure(train)
+    turn = config.turn == "yes" or (config.turn == "auto" and not cache.has_an_up(stores[0]))
+    if config.turn == "auto":
+        said = "no up or down: they may be turned and mirrored" if turn else "an up and a down: no turns, no up-down flips"
+        log.say(f"Note: your masks show {said} (--set turn=yes|no overrides).")
+    task = make_task(classes.kind, classes.names, config.loss)
+    return Prepared(resolve(config, stores), checked, classes, task, units, turn, *_on_device(stores, config))
+
+
+def _store(folder: Path, items: Sequence[Item], classes: ClassMap | None, config: Config, log: Log) -> Store:
+    with log.bar(f"decoding {folder.name}", len(items)) as bar:
+        return cache.build(folder, items, classes, resize=config.resize, workers=config.workers,
+                           progress=lambda done, total: bar(done))  # fmt: skip
+
+
+def _on_device(stores: Sequence[Store], config: Config) -> list[Store]:
+    """Pixels live on the GPU when they take less than a quarter of its free memory; then no step copies images."""
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return list(stores)
+    free, _ = torch.cuda.mem_get_info()
+    size = sum(s.pixels.numel() * s.pixels.element_size() for s in stores)
+    if size > free / 4:
+        return list(stores)
+    return [s.to("cuda") for s in stores]
+
+
+def resolve(config: Config, stores: Sequence[Store]) -> Config:
+    """Numbers for everything that was left to us. Defaults follow the data, and the network where that is needed."""
+    sides = torch.cat([torch.minimum(s.height, s.width) for s in stores if len(s)])
+    size = config.size or min(256 if torch.cuda.is_available() else 128, max(32, int(sides.median()) // 32 * 32))
+    steps = config.steps or 2000
+    batch = config.batch or 16
+    small = config.network.startswith("unet1x1")
+    row = max(1, min(10, steps // 20))
+    every = config.checkpoint_every or max(row, steps // 10)
+    return replace(
+        config, size=size, steps=steps, batch=batch, unlabeled_batch=config.unlabeled_batch or batch,
+        lr=config.lr or (3e-3 if small else 3e-4 if config.weights else 1e-3),
+        eval_every=config.eval_every or max(1, steps // 10), checkpoint_every=every,
+        threads=config.threads or torch.get_num_threads(),
+    )  # fmt: skip

@@ -1,0 +1,36 @@
+"""A request to stop (SIGTERM, SIGINT, SIGUSR1) is answered after the step, with a checkpoint; a second one at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+
+
+class Stopped(Exception):
+    """Training stopped on request after it committed its state; exit code 130 or 143."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"stopped by signal {code - 128}")
+        self.code = code
+
+
+class Stop:
+    """`requested` is the exit code once a signal has come, 0 before."""
+
+    requested = 0
+
+    def install(self) -> None:
+        """Take over the signals; only the main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+                signal.signal(name, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            os._exit(self.requested)  # the second request: the last committed checkpoint is the state
+        self.requested = 130 if number == signal.SIGINT else 143
+
+
+STOP = Stop()

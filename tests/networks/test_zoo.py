@@ -1,0 +1,140 @@
+import re
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from semiseg.errors import Refusal
+from semiseg.networks import ARCHITECTURES, build
+from semiseg.networks.base import Features, batch_stats
+
+torch.set_num_threads(1)
+
+SMALL_DPT = {"decoder_intermediate_channels": (8, 12, 16, 16), "decoder_fusion_channels": 16}
+ENCODERS = ("resnet18", "mobilenetv3_small_100", "mit_b0", "vit_tiny_patch16_224")
+REFUSED = {
+    "unetplusplus/mit_b0": "cannot be built .*mit_b0",
+    "linknet/mit_b0": "cannot be built .*mit_b0",
+    "dpt/mit_b0": "dpt takes encoders of timm",
+    **{f"{a}/vit_tiny_patch16_224": "cannot be built .*downsampling pattern" for a in ARCHITECTURES if a != "dpt"},
+}
+"""Every combination of the matrix that does not exist, and why; everything else must work."""
+PAIRS = [f"{arch}/{encoder}" for arch in ARCHITECTURES for encoder in ENCODERS]
+WORKING = [pair for pair in PAIRS if pair not in REFUSED]
+FAST = [
+    ("unet/mobilenetv3_small_100", 1), ("unetplusplus/mobilenetv3_small_100", 3), ("manet/mit_b0", 5),
+    ("linknet/resnet18", 1), ("fpn/mit_b0", 3), ("pspnet/mit_b0", 1), ("deeplabv3/mobilenetv3_small_100", 5),
+    ("deeplabv3plus/resnet18", 3), ("pan/mobilenetv3_small_100", 1), ("upernet/mit_b0", 5), ("segformer/mit_b0", 3),
+    ("dpt/vit_tiny_patch16_224", 5),
+]  # fmt: skip
+assert {name.split("/")[0] for name, _ in FAST} == set(ARCHITECTURES)
+
+
+def check(name, channels):
+    """The split adds up to smp's own forward, whatever the size, and a decoder changes nothing it is given."""
+    torch.manual_seed(0)
+    mean, std = [0.1 * (i + 1) for i in range(channels)], [0.2 + 0.1 * i for i in range(channels)]
+    options = SMALL_DPT if name.startswith("dpt/") else {}
+    net = build(name, channels, 3, mean=mean, std=std, **options).eval()
+    own = net.model  # its forward is smp's, untouched
+    with torch.no_grad():
+        divisible = torch.rand(2, channels, net.least + net.stride, net.least)
+        assert torch.allclose(net(divisible), own((divisible - net.mean) / net.std), atol=1e-6, rtol=1e-6)
+        x = torch.rand(2, channels, 50, 70)
+        features = net.encode(x)
+        logits = net.logits(features)
+        assert logits.shape == (2, 3, 50, 70)
+        assert torch.equal(net(x), logits) and torch.equal(net.logits(features), logits)
+        height, width = features.padded
+        assert height % net.stride == width % net.stride == 0 and height >= 50 and width >= 70
+        padded = F.pad((x - net.mean) / net.std, (0, width - 70, 0, height - 50), mode="replicate")
+        assert torch.allclose(logits, own(padded)[..., :50, :70], atol=1e-6, rtol=1e-6)
+        parts = net.logits(Features.cat([features[1:], features[:1]]))
+        assert torch.allclose(parts, logits[[1, 0]], atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(net.logits(features.map(lambda i, level: level * 0)), logits)
+    assert net.level_channels == tuple(level.shape[1] for level in features.levels)
+    assert net.decode(features).shape[1] == net.decoded_channels
+    assert all(level.shape[1] > 0 and level.shape[1] != channels for level in features.levels)
+
+
+@pytest.mark.parametrize(("name", "channels"), FAST)
+def test_split_adds_up(name, channels):
+    check(name, channels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("name", WORKING)
+def test_split_adds_up_everywhere(name, channels):
+    check(name, channels)
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_does_not_exist_says_so_and_offers_what_does(name):
+    with pytest.raises(Refusal, match=REFUSED[name]) as caught:
+        build(name, 3, 2)
+    assert caught.value.exit == 2 and len(caught.value.problems) == 1
+    text = str(caught.value)
+    assert text.startswith(f"C01: network {name} ") and "\n" not in text
+    offered = re.findall(r"[a-z0-9]+/[A-Za-z0-9_]+", text.partition("Fix: ")[2])
+    assert offered and all(pair in WORKING for pair in offered)
+
+
+def test_an_encoder_of_fixed_size_is_refused():
+    with pytest.raises(Refusal, match=r"does not run on images of any size .*window.*Fix: use unet/resnet18\.$"):
+        build("unet/maxvit_pico_rw_256", 3, 1)
+
+
+def test_patches_of_14_pixels():
+    torch.manual_seed(0)
+    net = build("dpt/vit_tiny_patch16_224", 3, 2, patch_size=14, **SMALL_DPT).eval()
+    assert net.stride == 28 and net.rebuilt
+    kernels = [getattr(b.upsample, "kernel_size", None) for b in net.model.decoder.reassemble_blocks]
+    assert kernels[0] == (4, 4) and kernels[1] == (2, 2) and kernels[3] == (3, 3)
+    assert net(torch.rand(1, 3, 30, 57)).shape == (1, 2, 30, 57)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("unt/resnet18", "Did you mean 'unet/resnet18'"),
+        ("unet/resnet17", "Did you mean 'resnet18'"),
+        ("unet", "names no encoder.*type unet/resnet18"),
+        ("unet1x2", "Did you mean 'unet1x1'"),
+        ("zzzzzz", "an architecture of unet, unetplusplus, manet"),
+    ],
+)
+def test_unknown_names(name, message):
+    with pytest.raises(Refusal, match=message) as caught:
+        build(name, 3, 1)
+    assert caught.value.exit == 2
+
+
+def test_options_reach_smp_and_wrong_ones_are_named():
+    net = build("unet/mobilenetv3_small_100", 3, 1, decoder_channels=(64, 32, 16, 8, 4))
+    assert net.decoded_channels == 4
+    with pytest.raises(Refusal, match="colour"):
+        build("unet/mobilenetv3_small_100", 3, 1, colour="red")
+    with pytest.raises(Refusal, match="alpha is the width of unet1x1"):
+        build("unet/resnet18", 3, 1, alpha=0.5)
+
+
+def test_building_is_deterministic_and_leaves_running_statistics_fresh():
+    def state():
+        torch.manual_seed(3)
+        return build("fpn/mobilenetv3_small_100", 3, 2).state_dict()
+
+    a, b = state(), state()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert all(v == 0 for k, v in a.items() if k.endswith("num_batches_tracked"))
+
+
+def test_batch_stats_knows_the_norms_of_timm():
+    net = build("unet/mobilenetv3_small_100", 3, 1).train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with batch_stats(net):
+        net(torch.rand(2, 3, 64, 64))
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    net(torch.rand(2, 3, 64, 64))
+    key = "model.encoder.model.bn1.running_mean"
+    assert not torch.equal(net.state_dict()[key], before[key])

@@ -1,0 +1,68 @@
+"""The sentence at the top is honest in every case that a run can end in."""
+
+import pytest
+from fake_run import Fake, summary
+
+from semiseg.report.verdict import judge
+
+
+def changed(value, **changes):
+    return judge(value | changes)
+
+
+@pytest.mark.parametrize(
+    ("gain", "tone", "said"),
+    [
+        (0.031, "helped", "Unlabeled images helped: +0.031 mIoU on val over labels only (0.742 → 0.773)."),
+        (0.004, "flat", "made no clear difference: +0.004"),
+        (-0.004, "flat", "made no clear difference: −0.004"),
+        (0.0, "flat", "made no clear difference: ±0.000"),
+        (-0.02, "hurt", "did not help: −0.020 mIoU on val over labels only (0.742 → 0.722)"),
+    ],
+)
+def test_sentence_follows_the_difference(gain, tone, said):
+    verdict = judge(summary(Fake(gain=gain)))
+    assert verdict.tone == tone
+    assert said in verdict.sentence.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_kept_labels_only_model_is_said_aloud():
+    verdict = judge(summary(Fake(gain=-0.02, promoted=False)))
+    assert "did not help: the best later model scored −0.006" in verdict.sentence
+    assert not verdict.compared
+
+
+def test_another_member_that_saw_labels_only_is_no_gain_from_unlabeled_images():
+    value = summary(Fake(gain=-0.02))
+    value["generations"][0]["members"][1]["val"]["miou"] = 0.79
+    verdict = changed(value, model={"folder": "generation-0/member-1"})
+    assert "did not help" in verdict.sentence and "0.790" in verdict.sentence
+
+
+def test_labels_only_run_claims_nothing():
+    verdict = judge(summary(Fake(program=None)))
+    assert verdict.sentence == "Trained on labels only: 0.742 mIoU on val. No unlabeled image was used."
+    assert verdict.tone == "plain" and verdict.caveats == []
+
+
+def test_without_val_there_is_no_score():
+    assert judge(summary(Fake(val=False))).sentence.startswith("No val set, so no score")
+
+
+def test_without_labels_only_there_is_no_claim():
+    value = summary(Fake())
+    value["arms"] = [value["arms"][-1] | {"name": "unimatch"}]
+    assert "cannot tell what the unlabeled images did" in changed(value, method="unimatch").sentence
+
+
+def test_caveats_name_small_val_carved_val_and_a_better_committee():
+    value = summary(Fake(gain=0.01))
+    verdict = changed(value, val_source="carved", counts={"val": 8})
+    text = " ".join(verdict.caveats)
+    assert "only 8 images" in text and "set aside from your labeled images" in text
+    assert "“committee average” scores higher (0.759)" in text and "One seed (0)" in text
+
+
+def test_the_model_may_be_a_member_that_is_no_arm():
+    value = summary(Fake())
+    assert changed(value, model={"folder": "generation-2/member-1"}).model.name == "generation 2, member-1"
