@@ -94,8 +94,9 @@ class Target:
         return replace(self, **changes)
 
     def as_labeled(self, image: Tensor) -> Labeled:
-        """The belief used as a mask: its labels, weighted, ignored outside the image."""
-        return Labeled(image, self.label, self.weight * self.valid)
+        """The belief used as a mask: its labels, weighted, ignored (255) outside the image."""
+        outside = ~(self.valid if self.multilabel else self.valid.squeeze(1))
+        return Labeled(image, self.label.masked_fill(outside, IGNORE), self.weight * self.valid)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ def check_folder(data: Path, size: int | None, labels: str, as_json: bool) -> Re
     """Exit 3 through a refusal when something is wrong; with --json the refusal is the object."""
     from semiseg.data.check import check
     from semiseg.data.codes import render
+    from semiseg.training.config import amount
     from semiseg.training.logs import Log
 
     with Log(quiet=as_json).bar("reading the folder", 1) as bar:
-        checked = check(data, size=size, labels=labels, progress=lambda done, total: bar(done, total))
+        checked = check(data, size=size, labels=amount(labels), progress=lambda done, total: bar(done, total))
     if not checked.ok:
         if as_json:
             print_object = checked.to_json()

@@ -47,9 +47,10 @@ def inconsistency_mask(
     labels: (M,B,H,W) class ids, or (M,B,K,H,W) 0/1 per label when labels overlap (binary: K = 1). Discretise first:
     argmax, or p > .5. `task` is only asked whether labels overlap; None reads it from the number of dimensions.
     agreement: members that must agree; None is all of them, which is the definition (m-of-M is for ablations; the
-    label is then the most frequent one). reduce: "union" distrusts a pixel when any label channel is disputed (as in
+    label is then the most frequent one, of equally frequent ones the smallest). reduce: "union" distrusts a pixel when any label channel is disputed (as in
     the paper), "channel" only that channel. fill: the label of inconsistent pixels. erode, dilate: kernel sides of an
-    erosion and then a dilation of the inconsistent area (0 = off; equal sides make an opening; [1] functions.py:2857).
+    erosion and then a dilation of the inconsistent area (0 = off; equal sides make an opening; [1] functions.py:2857);
+    a disputed pixel that the erosion frees gets the smallest of the members' labels. The members' order never matters.
 
     Raises Refusal for fewer than two members, an agreement outside 2..M, or labels of another shape.
     """
@@ -65,13 +66,13 @@ def inconsistency_mask(
         raise _usage("reduce", f"is '{reduce}'", "union or channel")
 
     if agreement is None or agreement == members:
-        label, agree = labels[0], (labels == labels[:1]).all(0)
-        if multilabel:
-            label = labels.amin(0)  # intersection; equals every member where they agree
+        agree = (labels == labels[:1]).all(0)
+        label = labels.amin(0)  # the intersection of label channels; equals every member where they agree
     else:
         votes = torch.stack([(labels == labels[i]).sum(0) for i in range(members)])
-        most, winner = votes.max(0)
-        label, agree = labels.gather(0, winner.unsqueeze(0)).squeeze(0), most >= agreement
+        most = votes.amax(0)
+        label = labels.masked_fill(votes < most, torch.iinfo(labels.dtype).max).amin(0)
+        agree = most >= agreement
     agree = agree if multilabel else agree.unsqueeze(1)
     if multilabel and reduce == "union":
         agree = agree.all(1, keepdim=True)
@@ -117,8 +118,8 @@ class InconsistencyMask:
     "veto" (the method's, only where both say the same). Where the committee is inconsistent the weight is 0, except
     with background=True, the paper's way: the pixel is taught to be class 0 (or no label at all). fill: what the
     student sees there. share: share of the steps in which the consensus is used; in the others the method's own belief
-    is left alone, or with rest="own" loses its weight where the committee disagrees. Weights are multiplied, never
-    raised. Images without planes pass unchanged.
+    is left alone, or with rest="own" loses its weight where the committee disagrees. "own" and "veto" multiply weights and
+    never raise them; "consensus" replaces the belief, its weight included. Images without planes pass unchanged.
     """
 
     def __init__(

@@ -63,7 +63,7 @@ def ohem_cross_entropy(logits: Tensor, label: Tensor, *, threshold: float = 0.7,
     """
     loss = cross_entropy_map(logits, label).flatten()
     known = label.flatten() != IGNORE
-    if int(known.sum()) < min_kept:
+    if int(known.sum()) < max(min_kept, 1):
         return masked_mean(loss, known)
     prob = torch.exp(-loss.detach())
     limit = prob[known].kthvalue(max(min_kept, 1)).values.clamp(min=threshold)

@@ -158,7 +158,8 @@ def test_class_files(tmp_path, text, mask, kind, names):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "- a", "names: a", "names: [yes, no]", "names: [a, A]", "names: [a]\nnames: [b]", "names: &x [a, b]\nignore: *x",
+    ["", "- a", "names: a", "names: [yes, no]", "names: [a, A]", "names: [a]\nnames: [b]",
+     "names: &x [a, b]\nignore: *x",
      "values: {a: 1, b: 1}", "values: {a: 1.5, b: 2}", "colors: {a: [0, 0], b: [1, 1, 1]}", "colors: {a: [0, 0, 0]}",
      "names: [a, b, c]\ntask: binary", "task: pixelwise\nnames: [a, b]", "names: [a, b]\nvalues: {a: 0, c: 1}",
      "values: {a: 0, b: 1}\ncolors: {a: [0, 0, 0], b: [1, 1, 1]}", "names: [", "names: [a, b]\nignore: [x]",
@@ -222,7 +223,7 @@ def test_json_is_complete_and_plain(tmp_path):
     root = folder(tmp_path, grey(0, 1))
     save(root / "unlabeled/odd.png", picture(1, (3, 3)))
     raw = json.loads(json.dumps(check(root).to_json()))
-    assert raw["ok"] is False and raw["counts"]["labeled"] == 6 and raw["kind"] == "binary"
+    assert raw["ok"] is False and raw["counts"]["labeled"] == 5 and raw["kind"] == "binary"
     assert ClassMap.from_json(raw["classes"]).names == ("foreground",)
     assert {"code", "where", "found", "fix", "expected", "level"} == set(raw["problems"][0])
 

@@ -40,6 +40,13 @@ def test_a_folder_per_label(tmp_path):
     assert [m.parent.name for m in turned.labeled[0].masks] == ["wall", "cell"]
 
 
+def test_one_fix_when_all_masks_carry_the_same_ending(tmp_path):
+    touch(tmp_path, *(f"images/{n}.jpg" for n in "abc"), *(f"masks/{n}_mask.png" for n in "abc"))
+    problems = find(tmp_path).problems
+    assert [p.code for p in problems] == ["D01"] * 3 + ["D02"] * 3
+    assert all("'_mask'" in p.fix for p in problems)
+
+
 def test_paths_stay_as_typed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "my_data/images/a.png", "my_data/masks/b.png")

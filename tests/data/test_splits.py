@@ -88,7 +88,7 @@ def test_choose_labels_in_lists_is_nested():
     for n in (1, 2, 3):
         chosen = choose_labels(index, n, lambda item: "")
         assert names(chosen.labeled) == ["d", "a", "c", "b"][:n]
-        assert names(chosen.unlabeled) == sorted(["d", "a", "c", "b"][n:] + ["x"])
+        assert names(chosen.unlabeled) == sorted([*"dacb"[n:], "x"])
         assert all(item.masks for item in chosen.unlabeled)
     assert choose_labels(index, 0.5, lambda item: "").counts()["labeled"] == 2
     assert choose_labels(index, "all", lambda item: "") == choose_labels(index, None, lambda item: "") == index

@@ -1,4 +1,4 @@
-"""The data faults of the catalogue: a valid set of six labels, one fault each, and the code, path and fix they must give."""
+"""The data faults of the catalogue: a valid set, one fault each, and the code, path and fix that `check` must give."""
 
 import io
 import itertools
@@ -13,53 +13,15 @@ import pytest
 import tifffile
 from PIL import Image
 
+# fmt: off
+from spoil import (  # isort: skip
+    GREY16, NAN, NFD, alpha, animated, bomb, copy, cut, drop, every, folders, labels, lists, loop, oriented,
+    picture, put, recolor, save, several, smooth, tif, unnamed_palette, valid, write,
+)
+# fmt: on
+
 from semiseg.data.check import CODES, check, render
 from semiseg.errors import Refusal
-
-NFD = "cafe\u0301"
-
-
-def picture(seed: int, size: tuple[int, int] = (16, 20), channels: int = 3) -> np.ndarray:
-    array = np.random.default_rng(seed).integers(0, 256, (*size, channels), dtype=np.uint8)
-    return array[..., 0] if channels == 1 else array
-
-
-def labels(seed: int, values: tuple[int, ...] = (0, 1), size: tuple[int, int] = (16, 20)) -> np.ndarray:
-    mask = np.full(size, values[0], np.uint8)
-    for k, value in enumerate(values[1:]):
-        mask[2 + seed % 3 : 12, 3 + 5 * k : 8 + 5 * k] = value
-    return mask
-
-
-def save(path: Path, array: np.ndarray, **options: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-
-
-def valid(root: Path, values: tuple[int, ...] = (0, 1)) -> Path:
-    for k in range(6):
-        save(root / f"images/img{k}.png", picture(k))
-        save(root / f"masks/img{k}.png", labels(k, values))
-    for k in range(2):
-        save(root / f"unlabeled/u{k}.png", picture(100 + k))
-    return root
-
-
-def lists(root: Path) -> Path:
-    valid(root)
-    (root / "splits").mkdir()
-    (root / "splits/labeled.txt").write_text("img2\nimg0\nimg1\nimg3\n")
-    (root / "splits/unlabeled.txt").write_text("img4\nimg5")
-    return root
-
-
-def folders(root: Path) -> Path:
-    for name in ("nucleus", "wall"):
-        for k in range(6):
-            save(root / f"images/img{k}.png", picture(k))
-            save(root / f"masks/{name}/img{k}.png", labels(k, (0, 255)))
-    save(root / "unlabeled/u.png", picture(100))
-    return root
 
 
 @dataclass
@@ -74,334 +36,118 @@ class Fault:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def several(*actions: Callable[[Path], Any]) -> Callable[[Path], None]:
-    def run(root: Path) -> None:
-        for action in actions:
-            action(root)
-
-    return run
-
-
-def put(name: str, array: np.ndarray, **options: Any) -> Callable[[Path], None]:
-    return lambda root: save(root / name, array, **options)
-
-
-def write(name: str, data: bytes | str) -> Callable[[Path], None]:
-    def run(root: Path) -> None:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data if isinstance(data, bytes) else data.encode())
-
-    return run
-
-
-def tif(name: str, array: np.ndarray, **options: Any) -> Callable[[Path], None]:
-    return lambda root: tifffile.imwrite(root / name, array, **options)
-
-
-def copy(source: str, target: str) -> Callable[[Path], None]:
-    def run(root: Path) -> None:
-        (root / target).parent.mkdir(parents=True, exist_ok=True)
-        (root / target).write_bytes((root / source).read_bytes())
-
-    return run
-
-
-def drop(name: str) -> Callable[[Path], None]:
-    return lambda root: (root / name).unlink()
-
-
-def cut(name: str, keep: float) -> Callable[[Path], None]:
-    def run(root: Path) -> None:
-        data = (root / name).read_bytes()
-        (root / name).write_bytes(data[: int(len(data) * keep)])
-
-    return run
-
-
-def recolor(table: dict[int, tuple[int, int, int]]) -> Callable[[Path], None]:
-    def run(root: Path) -> None:
-        for k in range(6):
-            colors = np.zeros((16, 20, 3), np.uint8)
-            for value, color in table.items():
-                colors[labels(k) == value] = color
-            save(root / f"masks/img{k}.png", colors)
-
-    return run
-
-
-def smooth(name: str) -> Callable[[Path], None]:
-    def run(root: Path) -> None:
-        image = Image.fromarray(labels(0, (0, 255))).resize((10, 8), Image.Resampling.BILINEAR)
-        image.resize((20, 16), Image.Resampling.BILINEAR).save(root / name)
-
-    return run
-
-
-def every(name: str, array: np.ndarray) -> Callable[[Path], None]:
-    return several(*(put(name.format(k), array) for k in range(6)))
-
-
-def oriented(root: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(picture(0)).save(root / "images/img0.png", exif=exif)
-
-
-def loop(root: Path) -> None:
-    (root / "images/deep").mkdir()
-    (root / "images/deep/again").symlink_to(root.resolve() / "images", target_is_directory=True)
-
-
-def animated(root: Path) -> None:
-    frames = [Image.fromarray(picture(k)) for k in range(3)]
-    frames[0].save(root / "images/img0.png", save_all=True, append_images=frames[1:])
-
-
-def bomb(root: Path) -> None:
-    Image.new("1", (10_000, 6_000)).save(root / "images/img0.png")
-
-
-def unnamed_palette(root: Path) -> None:
-    for k, color in enumerate(((255, 0, 0), (0, 0, 255))):
-        image = Image.fromarray(labels(k), "P")
-        image.putpalette([0, 0, 0, *color])
-        image.save(root / f"masks/img{k}.png")
-
-
-def alpha(low: int) -> np.ndarray:
-    array = np.full((16, 20, 4), 255, np.uint8)
-    array[:4, :4, 3] = low
-    return array
-
-
-GREY16 = np.arange(320, dtype=np.uint16).reshape(16, 20) * 200
-NAN = np.where(GREY16 == 0, np.nan, GREY16).astype(np.float32)
+# fmt: off
 FAULTS = [
     Fault("1 image without mask", "D01", "my_data/images/img3.png", drop("masks/img3.png"), says="unlabeled"),
     Fault("1 listed image without mask", "D01", "my_data/images/img0.png", drop("masks/img0.png"), base=lists),
-    Fault(
-        "2 mask without image",
-        "D02",
-        "my_data/masks/imgg.png",
-        several(put("masks/imgg.png", labels(0)), drop("masks/img3.png")),
-        says="Did you mean 'img3'?",
-    ),  # fmt: skip
-    Fault("no such folder", "D03", "my_dat", lambda root: root.rename("my_dataset"), says="Did you mean 'my_dataset'?"),
+    Fault("2 mask without image", "D02", "my_data/masks/imgg.png", several(put("masks/imgg.png", labels(0)),
+          drop("masks/img3.png")), says="Did you mean 'img3'?"),
+    Fault("no such folder", "D03", "my_dat", lambda root: root.rename("my_dataset"),
+          says="Did you mean 'my_dataset'?"),
     Fault("no images folder", "D03", "my_data", lambda r: (r / "images").rename(r / "imgs"), says="'imgs'"),
     Fault("no masks folder", "D03", "my_data", lambda r: (r / "masks").rename(r / "old"), says="my_data/masks/"),
     Fault("val without masks", "D03", "my_data/val", put("val/images/a.png", picture(50)), says="masks"),
     Fault("25 nothing labeled", "D04", "my_data/images", several(*(drop(f"images/img{k}.png") for k in range(6)))),
-    Fault(
-        "5 colour masks",
-        "D05",
-        "my_data/masks/img0.png",
-        recolor({0: (0, 0, 0), 1: (200, 10, 0)}),
-        says="colors:\n  background: [0, 0, 0]\n  class 1: [200, 10, 0]",
-    ),  # fmt: skip
+    Fault("5 colour masks", "D05", "my_data/masks/img0.png", recolor({0: (0, 0, 0), 1: (200, 10, 0)}),
+          says="colors:\n  background: [0, 0, 0]\n  class 1: [200, 10, 0]"),
     Fault("5 one colour mask", "D05", "my_data/masks/img2.png", put("masks/img2.png", picture(2) // 128 * 90)),
-    Fault(
-        "5 unknown colour",
-        "D06",
-        "my_data/masks/img0.png",
-        several(
-            recolor({0: (0, 0, 0), 1: (200, 10, 0)}),
-            write("classes.yaml", "colors:\n  ground: [0, 0, 0]\n  cell: [200, 0, 0]\n"),
-        ),
-        says="[200, 10, 0] (50 pixels)",
-    ),  # fmt: skip
-    Fault(
-        "3 size differs",
-        "D07",
-        "my_data/masks/img1.png",
-        put("masks/img1.png", labels(1, size=(16, 19))),
-        says="is 19x16 but my_data/images/img1.png is 20x16",
-    ),  # fmt: skip
+    Fault("5 unknown colour", "D06", "my_data/masks/img0.png", several(recolor({0: (0, 0, 0), 1: (200, 10, 0)}),
+          write("classes.yaml", "colors:\n  ground: [0, 0, 0]\n  cell: [200, 0, 0]\n")),
+          says="[200, 10, 0] (50 pixels)"),
+    Fault("3 size differs", "D07", "my_data/masks/img1.png", put("masks/img1.png", labels(1, size=(16, 19))),
+          says="is 19x16 but my_data/images/img1.png is 20x16"),
     Fault("3 and 15 turned photo", "D07", "my_data/masks/img0.png", oriented, says="EXIF"),
-    Fault(
-        "4 value out of range",
-        "D08",
-        "my_data/masks/img4.png",
-        put("masks/img4.png", labels(4, (0, 1, 7))),
-        says="7 (45 pixels)",
-    ),  # fmt: skip
-    Fault(
-        "4 value outside named classes",
-        "D08",
-        "my_data/masks/img0.png",
-        several(put("masks/img0.png", labels(0, (0, 1, 2))), write("classes.yaml", "names: [no cell, cell]")),
-    ),  # fmt: skip
-    Fault(
-        "8 spread grey values",
-        "D08",
-        "my_data/masks/img0.png",
-        every("masks/img{}.png", labels(0, (0, 90, 200))),
-        says="values:\n  background: 0\n  class 1: 90\n  class 2: 200",
-    ),  # fmt: skip
-    Fault(
-        "10 interpolated",
-        "D09",
-        "my_data/masks/img0.png",
-        smooth("masks/img0.png"),
-        says="interpolated",
-        base=lambda root: valid(root, (0, 255)),
-    ),  # fmt: skip
-    Fault(
-        "8 fractions", "D10", "my_data/masks/img0.tif", several(drop("masks/img0.png"), tif("masks/img0.tif", NAN))
-    ),  # fmt: skip
+    Fault("4 value out of range", "D08", "my_data/masks/img4.png", put("masks/img4.png", labels(4, (0, 1, 7))),
+          says="7 (45 pixels)"),
+    Fault("4 value outside named classes", "D08", "my_data/masks/img0.png", several(put("masks/img0.png", labels(0,
+          (0, 1, 2))), write("classes.yaml", "names: [no cell, cell]"))),
+    Fault("8 spread grey values", "D08", "my_data/masks/img0.png", every("masks/img{}.png", labels(0, (0, 90,
+          200))), says="values:\n  background: 0\n  class 1: 90\n  class 2: 200"),
+    Fault("10 interpolated", "D09", "my_data/masks/img0.png", smooth("masks/img0.png"), says="interpolated",
+          base=lambda root: valid(root, (0, 255))),
+    Fault("8 fractions", "D10", "my_data/masks/img0.tif", several(drop("masks/img0.png"), tif("masks/img0.tif",
+          NAN))),
     Fault("7 varying alpha", "D10", "my_data/masks/img0.png", put("masks/img0.png", alpha(9))),
     Fault("6 palettes differ", "D10", "my_data/masks/img1.png", unnamed_palette, says="(255, 0, 0)"),
-    Fault("mixed codings", "D10", "my_data/masks/img0.png", put("masks/img5.png", labels(5, (0, 255))), says="0/255"),
-    Fault(
-        "9 JPEG mask",
-        "D11",
-        "my_data/masks/img0.jpg",
-        several(drop("masks/img0.png"), put("masks/img0.jpg", labels(0))),
-    ),  # fmt: skip
-    Fault(
-        "9 and 17 JPEG mask called PNG",
-        "D11",
-        "my_data/masks/img0.png",
-        put("masks/img0.png", labels(0), format="JPEG"),
-    ),
+    Fault("mixed codings", "D10", "my_data/masks/img0.png", put("masks/img5.png", labels(5, (0, 255))),
+          says="0/255"),
+    Fault("9 JPEG mask", "D11", "my_data/masks/img0.jpg", several(drop("masks/img0.png"), put("masks/img0.jpg",
+          labels(0)))),
+    Fault("9 and 17 JPEG mask called PNG", "D11", "my_data/masks/img0.png", put("masks/img0.png", labels(0),
+          format="JPEG")),
     Fault("16 zero bytes", "D12", "my_data/images/img0.png", write("images/img0.png", b""), says="0 bytes"),
     Fault("16 truncated", "D12", "my_data/unlabeled/u1.png", cut("unlabeled/u1.png", 0.6), says="truncated"),
     Fault("16 truncated mask", "D12", "my_data/masks/img1.png", cut("masks/img1.png", 0.6)),
-    Fault(
-        "18 no image", "D12", "my_data/images/img0.png", write("images/img0.png", "<svg></svg>"), says="not an image"
-    ),
+    Fault("18 no image", "D12", "my_data/images/img0.png", write("images/img0.png", "<svg></svg>"),
+          says="not an image"),
     Fault("34 bomb", "D13", "my_data/images/img0.png", bomb, says="10000x6000"),
-    Fault(
-        "14 grey among RGB",
-        "D14",
-        "my_data/images/img0.png",
-        put("images/img0.png", picture(0, channels=1)),
-        says="3 channels of uint8",
-    ),  # fmt: skip
+    Fault("14 grey among RGB", "D14", "my_data/images/img0.png", put("images/img0.png", picture(0, channels=1)),
+          says="3 channels of uint8"),
     Fault("11 16-bit among 8-bit", "D14", "my_data/images/img1.png", put("images/img1.png", GREY16)),
-    Fault("20 one stem twice", "D15", "my_data/images/img0.png", put("images/img0.jpg", picture(0)), says="img0.jpg"),
+    Fault("20 one stem twice", "D15", "my_data/images/img0.png", put("images/img0.jpg", picture(0)),
+          says="img0.jpg"),
     Fault("20 one mask stem twice", "D15", "my_data/masks/img0.tif", tif("masks/img0.tif", labels(0))),
     Fault("21 case clash", "D16", "my_data/images/img0.png", put("images/IMG0.png", picture(7)), says="IMG0"),
-    Fault(
-        "21 NFC clash",
-        "D16",
-        "my_data/unlabeled/",
-        several(put("unlabeled/caf\u00e9.png", picture(8)), put(f"unlabeled/{NFD}.png", picture(9))),
-    ),  # fmt: skip
+    Fault("21 NFC clash", "D16", "my_data/unlabeled/", several(put("unlabeled/caf\u00e9.png", picture(8)),
+          put(f"unlabeled/{NFD}.png", picture(9)))),
     Fault("22 loop of links", "D17", "my_data/images/deep/again", loop, says="circle"),
-    Fault(
-        "22 dangling link", "D17", "my_data/images/gone.png", lambda r: (r / "images/gone.png").symlink_to("nowhere")
-    ),
+    Fault("22 dangling link", "D17", "my_data/images/gone.png",
+          lambda r: (r / "images/gone.png").symlink_to("nowhere")),
     Fault("22 link to itself", "D17", "my_data/images/me.png", lambda r: (r / "images/me.png").symlink_to("me.png")),
-    Fault(
-        "listed, not there",
-        "D18",
-        "my_data/splits/labeled.txt",
-        write("splits/labeled.txt", "img0\nimg9\n"),
-        says="'img9'",
-        base=lists,
-    ),  # fmt: skip
-    Fault(
-        "no labeled.txt",
-        "D19",
-        "my_data/splits",
-        lambda r: (r / "splits/labeled.txt").rename(r / "splits/label.txt"),
-        says="Did you mean 'label.txt'?",
-        base=lists,
-    ),  # fmt: skip
-    Fault(
-        "in two lists", "D19", "my_data/splits/val.txt", write("splits/val.txt", "img0"), says="labeled.txt", base=lists
-    ),
+    Fault("listed, not there", "D18", "my_data/splits/labeled.txt", write("splits/labeled.txt", "img0\nimg9\n"),
+          says="'img9'", base=lists),
+    Fault("no labeled.txt", "D19", "my_data/splits",
+          lambda r: (r / "splits/labeled.txt").rename(r / "splits/label.txt"), says="Did you mean 'label.txt'?",
+          base=lists),
+    Fault("in two lists", "D19", "my_data/splits/val.txt", write("splits/val.txt", "img0"), says="labeled.txt",
+          base=lists),
     Fault("leads out", "D19", "my_data/splits/val.txt", write("splits/val.txt", "../secret.png"), base=lists),
     Fault("47 class names", "D20", "my_data/classes.yaml", write("classes.yaml", "names: [a/b, c]"), says="'a/b'"),
     Fault("39 unknown key", "D20", "my_data/classes.yaml", write("classes.yaml", "name: [a, b]"), says="'names'"),
-    Fault("46 tag", "D20", "my_data/classes.yaml", write("classes.yaml", "names: !!python/object/apply:os.abort []")),
+    Fault("46 tag", "D20", "my_data/classes.yaml", write("classes.yaml",
+          "names: !!python/object/apply:os.abort []")),
     Fault("36 animation", "D21", "my_data/images/img0.png", animated, says="3 pages"),
-    Fault(
-        "36 stack of pages",
-        "D21",
-        "my_data/images/s.tif",
-        several(put("masks/s.png", labels(0)), tif("images/s.tif", np.stack([GREY16] * 20), metadata={"axes": "ZYX"})),
-        says="pages",
-    ),  # fmt: skip
+    Fault("36 stack of pages", "D21", "my_data/images/s.tif", several(put("masks/s.png", labels(0)),
+          tif("images/s.tif", np.stack([GREY16] * 20), metadata={"axes": "ZYX"})), says="pages"),
     Fault("33 NaN", "D22", "my_data/images/n.tif", several(tif("images/n.tif", NAN), put("masks/n.png", labels(0)))),
-    Fault(
-        "31 labeled in test",
-        "D23",
-        "my_data/test/images/t.png",
-        several(copy("images/img0.png", "test/images/t.png"), put("test/masks/t.png", labels(0))),
-        says="img0.png",
-    ),  # fmt: skip
-    Fault(
-        "31 labeled and unlabeled",
-        "D24",
-        "my_data/unlabeled/again.png",
-        copy("images/img0.png", "unlabeled/again.png"),
-        "warning",
-    ),  # fmt: skip
-    Fault(
-        "32 twice, other mask",
-        "D25",
-        "my_data/images/z.png",
-        several(copy("images/img0.png", "images/z.png"), put("masks/z.png", labels(0)[::-1])),
-        "warning",
-        says="another mask",
-    ),  # fmt: skip
-    Fault("30 one mask ignored", "D26", "my_data/masks/img0.png", put("masks/img0.png", labels(0, (255,))), "warning"),
-    Fault("30 all masks ignored", "D26", "my_data", every("masks/img{}.png", labels(0, (255,)))),
-    Fault("28 class absent", "D27", "my_data", every("masks/img{}.png", labels(0, (0, 1, 3))), "warning", "'class 2'"),
-    Fault(
-        "29 class in val only",
-        "D27",
-        "my_data",
-        several(put("val/images/v.png", picture(60)), put("val/masks/v.png", labels(0, (0, 1, 2)))),
-        "warning",
-        "but in val",
-    ),  # fmt: skip
-    Fault("30 all background", "D27", "my_data", every("masks/img{}.png", labels(0, (0,))), "warning", "'foreground'"),
-    Fault("33 constant image", "D28", "my_data/unlabeled/u0.png", put("unlabeled/u0.png", picture(0) * 0), "warning"),
+    Fault("31 labeled in test", "D23", "my_data/test/images/t.png", several(copy("images/img0.png",
+          "test/images/t.png"), put("test/masks/t.png", labels(0))), says="img0.png"),
+    Fault("31 labeled and unlabeled", "D24", "my_data/unlabeled/again.png", copy("images/img0.png",
+          "unlabeled/again.png"), "warning"),
+    Fault("32 twice, other mask", "D25", "my_data/images/z.png", several(copy("images/img0.png", "images/z.png"),
+          put("masks/z.png", labels(0)[::-1])), "warning", says="another mask"),
+    Fault("30 one mask ignored", "D26", "my_data/masks/img0.png", put("masks/img0.png", labels(0, (255, ))),
+          "warning"),
+    Fault("30 all masks ignored", "D26", "my_data", every("masks/img{}.png", labels(0, (255, )))),
+    Fault("28 class absent", "D27", "my_data", every("masks/img{}.png", labels(0, (0, 1, 3))), "warning",
+          "'class 2'"),
+    Fault("29 class in val only", "D27", "my_data", several(put("val/images/v.png", picture(60)),
+          put("val/masks/v.png", labels(0, (0, 1, 2)))), "warning", "but in val"),
+    Fault("30 all background", "D27", "my_data", every("masks/img{}.png", labels(0, (0, ))), "warning",
+          "'foreground'"),
+    Fault("33 constant image", "D28", "my_data/unlabeled/u0.png", put("unlabeled/u0.png", picture(0) * 0),
+          "warning"),
     Fault("43 crop too large", "D29", "my_data", lambda r: None, says="longest side is 20", options={"size": 64}),
     Fault("35 some padded", "D29", "my_data", lambda r: None, "note", options={"size": 20}),
     Fault("val carved", "D30", "my_data", lambda r: None, "note", says="1 of 6"),
-    Fault(
-        "26 one label",
-        "D30",
-        "my_data",
-        several(*(drop(f"{d}/img{k}.png") for k in range(5) for d in ("images", "masks"))),
-        "warning",
-        says="1 labeled image ",
-    ),  # fmt: skip
+    Fault("26 one label", "D30", "my_data", several(*(drop(f"{d}/img{k}.png") for k in range(5) for d in ("images",
+          "masks"))), "warning", says="1 labeled image "),
     Fault("18 no images", "D31", "my_data", write("images/notes.txt", "x"), "warning", says="images/notes.txt"),
     Fault("24 pipe", "D31", "my_data", lambda r: os.mkfifo(r / "unlabeled/pipe.png"), "warning", says="pipe.png"),
-    Fault(
-        "misspelt folder",
-        "D31",
-        "my_data/unlabelled",
-        lambda r: (r / "unlabeled").rename(r / "unlabelled"),
-        "warning",
-        says="'unlabeled'",
-    ),  # fmt: skip
-    Fault(
-        "25 nothing unlabeled", "D32", "my_data", several(drop("unlabeled/u0.png"), drop("unlabeled/u1.png")), "warning"
-    ),
+    Fault("misspelt folder", "D31", "my_data/unlabelled", lambda r: (r / "unlabeled").rename(r / "unlabelled"),
+          "warning", says="'unlabeled'"),
+    Fault("25 nothing unlabeled", "D32", "my_data", several(drop("unlabeled/u0.png"), drop("unlabeled/u1.png")),
+          "warning"),
     Fault("27 more folds than labels", "D33", "my_data", lambda r: None, says="at most 5", options={"members": 9}),
-    Fault(
-        "12 CMYK",
-        "D34",
-        "my_data/images/c.jpg",
-        several(
-            put("masks/c.png", labels(0)),
-            lambda r: Image.fromarray(picture(3)).convert("CMYK").save(r / "images/c.jpg"),
-        ),
-        "warning",
-        says="CMYK",
-    ),  # fmt: skip
+    Fault("12 CMYK", "D34", "my_data/images/c.jpg", several(put("masks/c.png", labels(0)),
+          lambda r: Image.fromarray(picture(3)).convert("CMYK").save(r / "images/c.jpg")), "warning", says="CMYK"),
     Fault("13 alpha", "D34", "my_data/unlabeled/a.png", put("unlabeled/a.png", alpha(3)), "warning", says="alpha"),
     Fault("35 tiny", "D35", "my_data/unlabeled/u0.png", put("unlabeled/u0.png", picture(0, (1, 9)))),
-    Fault(
-        "label folder incomplete", "D36", "my_data/masks/nucleus/img1.png", drop("masks/wall/img1.png"), base=folders
-    ),
+    Fault("label folder incomplete", "D36", "my_data/masks/nucleus/img1.png", drop("masks/wall/img1.png"),
+          base=folders),
     Fault("classes found", "D37", "my_data", lambda r: None, "note", says="binary: foreground (values 0, 1)"),
 ]
+# fmt: on
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_initial_weights_are_keras_he_normal():
 
 def test_norms_have_the_defaults_of_keras():
     norms = [m for m in build("unet1x1", 3, 1).modules() if isinstance(m, nn.BatchNorm2d)]
-    assert len(norms) == 14 and {(m.eps, m.momentum) for m in norms} == {(1e-3, 0.01)}
+    assert len(norms) == 14 and {(m.eps, m.momentum) for m in norms} == {(1e-3, 0.1)}
 
 
 def test_levels_decoder_map_and_head():

@@ -1,4 +1,4 @@
-"""What every page must satisfy, whatever the run: balanced tags, one h1, alt texts, nothing loaded, nothing too wide."""
+"""What holds for every page: balanced tags, one h1, alt texts, nothing loaded, nothing too wide."""
 
 import re
 from html.parser import HTMLParser
@@ -75,7 +75,7 @@ def too_wide(tree: Tree, style: str) -> list[str]:
     for tag, attrs, parents in tree.tags:
         if tag == "table" and "div" not in parents:
             found.append("a table outside a box that scrolls")
-        if tag == "svg" and ("viewBox" not in attrs and "viewbox" not in attrs or "width" in attrs):
+        if tag == "svg" and ("viewbox" not in attrs or "width" in attrs):
             found.append("a chart that does not shrink")
         if tag == "img" and "thumb" not in attrs.get("class", "") and "figure" not in parents:
             found.append("a picture outside a figure")

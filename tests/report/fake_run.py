@@ -48,7 +48,8 @@ def fake_run(folder: Path, **choices) -> Path:
     put(folder / "run.json", {
         "format": 1, "version": "0.1.0", "created": "2026-05-04T10:21:00+00:00", "command": summary(fake)["command"],
         "config": config, "data": {"root": "my_data", "channels": 1, "dtype": "uint8"},
-        "versions": {"python": "3.11.9", "torch": "2.10.0", "numpy": "2.1.0"}, "machine": {"cpu": "8 cores", "device": "cpu"},
+        "versions": {"python": "3.11.9", "torch": "2.10.0", "numpy": "2.1.0"},
+        "machine": {"cpu": "8 cores", "device": "cpu"},
     })  # fmt: skip
     for generation in summary(fake)["generations"]:
         for index, member in enumerate(generation["members"]):
@@ -70,7 +71,7 @@ def scores(fake: Fake, miou: float) -> dict | None:
     spread = np.linspace(0.06, -0.09, len(fake.classes)) if len(fake.classes) > 1 else [0.0]
     per = {
         n: {"iou": round(miou + s, 4), "dice": round(2 * (miou + s) / (1 + miou + s), 4)}
-        for n, s in zip(fake.classes, spread)
+        for n, s in zip(fake.classes, spread, strict=True)
     }
     if len(fake.classes) > 3:
         per[fake.classes[-1]] = {"iou": None, "dice": None}
@@ -85,9 +86,10 @@ def member(fake: Fake, generation: int, index: int, miou: float) -> dict:
 def summary(fake: Fake) -> dict:
     base, last = 0.742, round(0.742 + fake.gain, 4)
     per = dict(zip(fake.classes, np.linspace(0.09, 0.01, len(fake.classes)).round(4).tolist(), strict=True))
-    first = {"generation": 0, "members": [member(fake, 0, 0, base), member(fake, 0, 1, 0.733)][: 2 if fake.program else 1],
-             "inconsistent_share": 0.074 if fake.program else None, "inconsistent_per_class": per if fake.program else None,
-             "promoted": True, "why": "generation 0 is where everything starts"}  # fmt: skip
+    members = [member(fake, 0, 0, base), member(fake, 0, 1, 0.733)][: 2 if fake.program else 1]
+    first = {"generation": 0, "members": members, "inconsistent_share": 0.074 if fake.program else None,
+             "inconsistent_per_class": per if fake.program else None, "promoted": True,
+             "why": "generation 0 is where everything starts"}  # fmt: skip
     arms = [{"name": "labels only", "folder": "generation-0/member-0", "val": scores(fake, base)}]
     generations = [first]
     if fake.program:
@@ -182,7 +184,8 @@ def label_of(fake: Fake, owner: np.ndarray, nuclei: np.ndarray) -> np.ndarray:
     if fake.kind == "binary":
         return (owner > 0).astype(np.uint8)
     if fake.kind == "multilabel":
-        return np.stack([(owner % 3 > 0), (owner > 0) & (owner % 3 == 0), nuclei]).astype(np.uint8)
+        planes = [(owner % 3 > 0), (owner > 0) & (owner % 3 == 0), nuclei, owner == 1]
+        return np.stack(planes[: len(fake.classes)]).astype(np.uint8)
     if len(fake.classes) < 4:
         return (owner > 0).astype(np.uint8)
     ids = 1 + owner % (len(fake.classes) - 1) if len(fake.classes) > 4 else np.where(owner == 4, 3, 1)

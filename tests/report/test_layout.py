@@ -22,14 +22,16 @@ CHOICES = {
     },
 }
 # The frame is 400 px wide; what sticks out of a box that scrolls by itself is no overflow of the page.
-PROBE = """<!DOCTYPE html><body style="margin:0"><iframe id="f" width="400" height="900" style="border:0" srcdoc="{page}">
-</iframe><script>
+PROBE = """<!DOCTYPE html><body style="margin:0">
+<iframe id="f" width="400" height="900" style="border:0" srcdoc="{page}"></iframe><script>
 document.getElementById("f").onload = (event) => {{
   const page = event.target.contentDocument, out = [];
   for (const e of page.querySelectorAll("body *")) {{
-    if (e.getBoundingClientRect().right > 400.5 && !e.parentElement.closest(".scroll, pre, svg")) out.push(e.tagName + "." + e.className);
+    const contained = e.parentElement.closest(".scroll, pre, svg");
+    if (e.getBoundingClientRect().right > 400.5 && !contained) out.push(e.tagName + "." + e.className);
   }}
-  document.body.dataset.found = "width " + page.documentElement.scrollWidth + " out " + out.slice(0, 5).join(" ") + ".";
+  const width = page.documentElement.scrollWidth;
+  document.body.dataset.found = "width " + width + " out " + out.slice(0, 5).join(" ") + ".";
 }};
 </script></body>"""
 
@@ -41,9 +43,9 @@ def browser_finds(tmp_path, text: str) -> str | None:
         return None
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(page=html.escape(text, quote=True)), encoding="utf-8")
-    command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-               "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-               f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,1000", "--dump-dom", probe.as_uri()]  # fmt: skip
+    flags = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+             "disable-component-update", "disable-sync", "hide-scrollbars", "window-size=1000,1000", "dump-dom"]  # fmt: skip
+    command = [program, *(f"--{f}" for f in flags), f"--user-data-dir={tmp_path / 'profile'}", probe.as_uri()]
     started = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
     )

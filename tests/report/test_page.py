@@ -13,6 +13,16 @@ from semiseg.errors import Refusal
 from semiseg.report import write_report
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return fake_run(tmp_path_factory.mktemp("finished") / "run", samples=2, side=32)
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
 def page(run):
     path = write_report(run)
     assert path == run / "report.html"
@@ -29,14 +39,14 @@ def test_every_kind_says_everything(tmp_path, kind):
     tree = page(fake_run(tmp_path / "run", kind=kind, samples=3))
     text = tree.text
     assert "Unlabeled images helped: +0.031 mIoU on val over labels only (0.742 → 0.773)." in text
-    for title in ("Pictures", "Scores on val", "Generations", "Training", "Label these next", "What was used",
-                  "How long it took", "Warnings", "Test", "Type this next", "Where the committee disagrees"):  # fmt: skip
-        assert title in text
-    for told in ("labels only", "committee average", "im, generation 2", "+0.017", "unet1x1", "171 561 parameters",
-                 "semiseg train my_data --method im --steps 2000", "387 200", "torch 2.10.0", "no dead cell",
-                 "semiseg predict run my_new_images --out predictions", "semiseg evaluate run my_data --split test",
-                 "run/label_next.csv", "plate_03/well_B01", "16 min", "7.4 % in generation 0"):  # fmt: skip
-        assert told in text.replace("\N{NARROW NO-BREAK SPACE}", " "), told
+    titles = ["Pictures", "Scores on val", "Generations", "Training", "Label these next", "What was used",
+              "How long it took", "Warnings", "Test", "Type this next", "Where the committee disagrees"]  # fmt: skip
+    assert [t for t in titles if t not in text] == []
+    told = ["labels only", "committee average", "im, generation 2", "+0.017", "unet1x1", "171 561 parameters",
+            "semiseg train my_data --method im --steps 2000", "387 200", "torch 2.10.0", "no dead cell",
+            "semiseg predict run my_new_images --out predictions", "semiseg evaluate run my_data --split test",
+            "run/label_next.csv", "plate_03/well_B01", "16 min", "7.4 % in generation 0"]  # fmt: skip
+    assert [t for t in told if t not in text.replace("\N{NARROW NO-BREAK SPACE}", " ")] == []
     samples = [a for a in tree.named("img") if "thumb" not in a.get("class", "")]
     assert len(samples) == 3 * 5 - 1  # one of three samples has no truth
     assert len([a for a in tree.named("img") if "thumb" in a.get("class", "")]) == 2
@@ -85,8 +95,7 @@ def test_150_classes_with_very_long_names(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["run.json", "label_next.csv", "samples", "generation-0", "generation-1"])
-def test_any_part_may_be_missing(tmp_path, name):
-    run = fake_run(tmp_path / "run", samples=2)
+def test_any_part_may_be_missing(run, name):
     part = run / name
     shutil.rmtree(part) if part.is_dir() else part.unlink()
     assert "Unlabeled images helped" in page(run).text
@@ -94,20 +103,17 @@ def test_any_part_may_be_missing(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["run.json", "label_next.csv", "samples/samples.json", "evaluation-test.json",
                                   "generation-0/member-0/metrics.csv"])  # fmt: skip
-def test_a_damaged_part_is_named(tmp_path, name):
-    run = fake_run(tmp_path / "run", samples=2)
+def test_a_damaged_part_is_named(run, name):
     (run / name).write_bytes(b"\xff\xfe{[" + bytes(range(256)))
     assert f"{name.rpartition('/')[2]} could not be read" in page(run).text
 
 
-def test_a_damaged_picture_is_left_out(tmp_path):
-    run = fake_run(tmp_path / "run", samples=2)
+def test_a_damaged_picture_is_left_out(run):
     (run / "samples" / "00-model.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     assert "Model: none" in page(run).text
 
 
-def test_pictures_come_from_the_run_only(tmp_path):
-    run = fake_run(tmp_path / "run", samples=1)
+def test_pictures_come_from_the_run_only(run):
     shutil.copy(run / "samples" / "00-image.png", tmp_path / "secret.png")
     entry = json.loads((run / "samples" / "samples.json").read_text())[0] | {"image": "../../secret.png"}
     (run / "samples" / "samples.json").write_text(json.dumps([entry]))
@@ -129,15 +135,13 @@ def test_an_almost_empty_summary_is_enough(tmp_path):
     assert "No val set, so no score" in page(tmp_path).text
 
 
-def test_wrong_types_in_the_summary_do_not_stop_it(tmp_path):
-    run = fake_run(tmp_path / "run", samples=1)
+def test_wrong_types_in_the_summary_do_not_stop_it(run):
     edit(run, counts=None, seconds=[], generations=[None, {"members": 3}], model=None, steps="many", seed=None)
     page(run)
 
 
 @pytest.mark.parametrize("shape", ["top", "metrics", "arms"])
-def test_scores_on_test_are_named_so(tmp_path, shape):
-    run = fake_run(tmp_path / "run", samples=1)
+def test_scores_on_test_are_named_so(run, shape):
     found = {"miou": 0.7654, "dice": 0.86, "iou_per_image": 0.75}
     value = {"top": found, "metrics": {"metrics": found}, "arms": {"arms": [{"name": "the last", "test": found}]}}[
         shape
@@ -148,21 +152,18 @@ def test_scores_on_test_are_named_so(tmp_path, shape):
     assert "--split test" not in text
 
 
-def test_no_test_set_no_command_for_it(tmp_path):
-    run = fake_run(tmp_path / "run", samples=1)
+def test_no_test_set_no_command_for_it(run):
     edit(run, counts={"labeled": 4, "unlabeled": 9, "val": 24, "test": 0})
     text = page(run).text
     assert "There is no test set." in text and "--split test" not in text
 
 
-def test_writing_twice_gives_the_same_bytes(tmp_path):
-    run = fake_run(tmp_path / "run", samples=1)
+def test_writing_twice_gives_the_same_bytes(run):
     first = write_report(run).read_bytes()
     assert write_report(run).read_bytes() == first
 
 
-def test_it_needs_no_torch(tmp_path):
-    run = fake_run(tmp_path / "run", samples=1)
+def test_it_needs_no_torch(run):
     code = (
         "import sys, pathlib; sys.modules['torch'] = None; from semiseg.report import write_report; "
         "write_report(pathlib.Path(sys.argv[1])); import semiseg.report.pictures"

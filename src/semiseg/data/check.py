@@ -184,9 +184,7 @@ def _settle(checked: Checked, verdicts: dict[str, Verdict]) -> None:
         name: frozenset(names[n] for n, count in verdict.pixels.items() if count and n in names)
         for name, verdict in verdicts.items()
     }
-    if not any(p.level == "error" for p in checked.problems):
-        index = carve_val(index, checked.digests, classes=held)
-    checked.index = index
+    checked.index = carve_val(index, checked.digests, classes=held)
 
 
 def _pixels(checked: Checked, verdicts: dict[str, Verdict]) -> dict[str, dict[str, int]]:

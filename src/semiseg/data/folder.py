@@ -5,7 +5,6 @@ Nothing is decoded here. Problems are collected, never raised, so that `check` c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -133,21 +132,28 @@ def _pair(folder: Path, prefix: str, images: Scan, masks: Masks, problems: list[
     problems += masks.problems
     partial = {nfc(name) for s in masks.scans for name in s.files} - set(masks.files)
     orphans = [name for name in masks.files if name not in images.files]
+    free = [name for name in images.files if name not in masks.files and name not in partial]
+    rename = _affix(free, orphans)
     for name, path in images.files.items():
         if name in masks.files:
             items.append(Item(prefix + name, path, masks.files[name]))
         elif name not in partial:
             move = " or move the image to unlabeled/" if not prefix else " or remove the image"
             wanted = f"{masks.root.as_posix()}/{'LABEL/' if masks.labels else ''}{name}.png"
-            fix = f"add the mask {shown(wanted)},{move}{_near(name, orphans)}"
+            fix = rename or f"add the mask {shown(wanted)},{move}. {splits.near(name, orphans)}"
             problems.append(Problem("D01", shown(path), "has no mask", fix))
-    free = [name for name in images.files if name not in masks.files]
     for name in orphans:
-        fix = "add the image with the same name, or remove the mask" + _near(name, free)
+        fix = rename or f"add the image with the same name, or remove the mask. {splits.near(name, free)}"
         problems.append(Problem("D02", shown(masks.files[name][0]), f"has no image in {shown(folder)}/", fix))
     return items
 
 
-def _near(name: str, options: Iterable[str]) -> str:
-    hint = nearest(name, options)
-    return f". {hint}" if hint else ""
+def _affix(images: list[str], masks: list[str]) -> str:
+    """a.jpg and a_mask.png, b.jpg and b_mask.png, ...: one fix for all of them, or an empty string."""
+    if not images or not masks:
+        return ""
+    known = set(masks)
+    for end in {mask.removeprefix(images[0]) for mask in masks if mask.startswith(images[0])}:
+        if all(image + end in known for image in images):
+            return f"take {end!r} out of the names of the masks: a mask has the name of its image"
+    return ""

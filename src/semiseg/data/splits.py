@@ -7,7 +7,8 @@ CRLF, blank lines and a missing newline at the end are fine. A choice by content
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -28,7 +29,7 @@ def read_list(path: Path) -> tuple[list[str], list[Problem]]:
     lines = [line.strip("\r\n\t ") for line in text.split("\n")]
     entries = [nfc(line) for line in lines if line]
     problems = []
-    for twice in sorted({e for e in entries if entries.count(e) > 1} if len(set(entries)) < len(entries) else ()):
+    for twice in sorted(entry for entry, count in Counter(entries).items() if count > 1):
         found = f"lists {twice!r} more than once; it is used once"
         problems.append(Problem("D19", shown(path), found, "remove the repetition", level="warning"))
     return list(dict.fromkeys(entries)), problems
@@ -105,9 +106,14 @@ def _item(root: Path, entry: str, images: Scan, masks: Masks) -> Item | Problem:
         return Item(name, path, (mask,)) if mask is not None else Item(name, path)
     if ".." in PurePosixPath(entry.split()[0]).parts:
         return Problem("D19", "", f"lists {entry!r}, which leads out of the folder", "give names below the folder")
-    hint = nearest(entry, images.files) if len(images.files) < 20000 else ""
+    hint = near(entry, images.files)
     fix = f"{hint} Add the file, or remove the line" if hint else "add the file, or remove the line"
     return Problem("D18", "", f"lists {entry!r}, but there is no such image", fix)
+
+
+def near(name: str, options: Collection[str]) -> str:
+    """`Did you mean ...?` among names; the comparison is too slow for thousands of them."""
+    return nearest(name, options) if len(options) <= 500 else ""
 
 
 def _inside(root: Path, relative: str, images: Scan) -> Path | None:
@@ -199,4 +205,4 @@ def _covered(names: set[str], rest: set[str], classes: Mapping[str, frozenset[in
     return needed <= frozenset().union(*(classes.get(n, frozenset()) for n in rest))
 
 
-__all__ = ["SPLITS", "carve_val", "choose_labels", "from_lists", "leftovers", "read_list"]
+__all__ = ["SPLITS", "carve_val", "choose_labels", "from_lists", "leftovers", "near", "read_list"]

@@ -47,7 +47,7 @@ def embed(path: Path, side: int = SIDE) -> tuple[str, int, int] | None:
         kind, data = "png", path.read_bytes()
     else:
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=86, subsampling=0, optimize=True)
+        picture.save(buffer, "JPEG", quality=86, subsampling=0)
         kind, data = "jpeg", buffer.getvalue()
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}", *picture.size
 

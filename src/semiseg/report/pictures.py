@@ -100,7 +100,7 @@ def heat(image: Array, inconsistency: Array) -> Array:
 def png_bytes(image: Array) -> bytes:
     """A uint8 RGB (H,W,3) picture as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image, dtype=np.uint8)).save(buffer, "PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(image, dtype=np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -181,6 +181,16 @@ def convert(value: Any, kind: Any) -> Any:
     return kind(value) if callable(kind) else value
 
 
+def amount(text: str) -> int | float | str:
+    """`--labels`: "40" is a number of images, "0.1" a share, "all" all; anything else is left for the check to refuse."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 class _Strict(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice and any alias."""
 

@@ -22,7 +22,7 @@ from semiseg.methods import method_class
 from semiseg.methods.base import Method
 from semiseg.networks import build
 from semiseg.task import Task, make_task
-from semiseg.training.config import Config
+from semiseg.training.config import Config, amount
 from semiseg.training.logs import Log
 
 
@@ -55,8 +55,9 @@ class Prepared:
 
     def make(self, role: str = "student", name: str = "", **options: Any) -> nn.Module:
         """A fresh network for this data; `name` overrides the configured one."""
-        mean, std = self.units.mean, self.units.std
         weights = self.config.weights or None
+        own = weights is not None and self.checked.channels == 3  # a pretrained RGB encoder brings its own
+        mean, std = (None, None) if own else (self.units.mean, self.units.std)
         return build(name or self.config.network, self.checked.channels, self.task.channels, mean=mean, std=std,
                      pretrained=weights, **options)  # fmt: skip
 
@@ -75,7 +76,7 @@ class Prepared:
 def look(config: Config, log: Log) -> Checked:
     """Check the data folder; refuses what `semiseg check` refuses, says aloud what it notes."""
     with log.timed("check"), log.bar("reading the folder", 1) as bar:
-        checked = check(Path(config.data), size=None if config.resize else config.size or None, labels=config.labels,
+        checked = check(Path(config.data), size=None if config.resize else config.size or None, labels=amount(config.labels),
                         workers=config.workers, progress=lambda done, total: bar(done, total))  # fmt: skip
     checked.refuse()
     for line in render(checked.problems, "semiseg check --json"):

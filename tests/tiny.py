@@ -1,0 +1,130 @@
+"""Tiny things the tests train on: batches, planes, networks, folders. Brightness tells the class, so it can be learned."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from semiseg.batch import Labeled, Planes, Unlabeled, generator_of
+from semiseg.networks import build
+from semiseg.task import make_task
+
+KINDS = ("multiclass", "binary", "multilabel")
+NAMES = {"multiclass": ("ground", "leaf", "stone"), "binary": ("cell",), "multilabel": ("alive", "dead")}
+
+
+def task_of(kind, loss="ce+dice"):
+    return make_task(kind, NAMES[kind], loss)
+
+
+def truth(kind, n, size, seed=0):
+    """Masks as the task wants them, of rectangles: (n,H,W) long or (n,K,H,W) uint8, overlapping when they may."""
+    rng = np.random.default_rng((seed, size))
+    masks = np.zeros((n, 2, size, size), np.uint8)
+    for i in range(n):
+        for k in range(2):
+            y, x = rng.integers(0, size // 2, 2)
+            masks[i, k, y : y + size // 2, x : x + size // 2] = 1
+    if kind == "multiclass":
+        return torch.from_numpy(np.where(masks[:, 0] == 1, 1, 2 * masks[:, 1]).astype(np.int64))
+    return torch.from_numpy(masks[:, :1] if kind == "binary" else masks)
+
+
+def draw(mask, seed=0, channels=1):
+    """Unit-range images (n,C,H,W) in which brightness tells the label."""
+    levels = mask[:, None] * 0.4 if mask.ndim == 3 else (mask * torch.tensor([0.3, 0.5])[: mask.shape[1], None, None])
+    bright = levels.float().sum(1, keepdim=True) + 0.1
+    noise = torch.randn((len(mask), channels, *mask.shape[-2:]), generator=generator_of("draw", seed))
+    return bright + 0.02 * noise
+
+
+def labeled(kind, n=2, size=32, seed=0):
+    mask = truth(kind, n, size, seed)
+    return Labeled(draw(mask, seed), mask)
+
+
+def unlabeled(kind, n=3, size=32, seed=100, views=1, planes=None):
+    weak = draw(truth(kind, n, size, seed), seed)
+    strong = tuple(weak * 0.9 + 0.02 * (i + 1) for i in range(views))
+    return Unlabeled(weak, strong, torch.ones(n, 1, size, size, dtype=torch.bool), planes)
+
+
+def planes(kind, n=3, size=32, seed=100):
+    """A committee that knows the truth of `unlabeled` but disagrees in the upper left quarter."""
+    label = truth(kind, n, size, seed)
+    agree = torch.ones(n, 1, size, size, dtype=torch.bool)
+    agree[..., : size // 2, : size // 2] = False
+    hidden = ~agree if label.ndim == 4 else ~agree[:, 0]
+    return Planes(label.masked_fill(hidden, 255), agree)
+
+
+def make_of(task, channels=1):
+    """`make` of a method: the paper's U-Net at a quarter of its width."""
+    return lambda role="student", **override: build("unet1x1", channels, task.channels, alpha=0.25)
+
+
+class Pixelwise(nn.Module):
+    """A 1x1 convolution: nothing leaks from a pixel to its neighbours."""
+
+    def __init__(self, channels, classes):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def write_folder(root, kind, labeled=6, unlabeled=5, val=3, size=24):
+    """A data folder of layout 1; unlabeled images come in two sizes."""
+    for split, n, seed in (("", labeled, 1), ("val/", val, 2)):
+        masks = truth(kind, n, size, seed)
+        for i, image in enumerate(draw(masks, seed)):
+            save(root / f"{split}images/{i:02d}.png", _bytes(image))
+            mask = masks[i].numpy().astype(np.uint8)
+            if kind == "multilabel":
+                for name, plane in zip(NAMES[kind], mask, strict=True):
+                    save(root / f"{split}masks/{name}/{i:02d}.png", plane * 255)
+            else:
+                save(root / f"{split}masks/{i:02d}.png", mask[0] * 255 if kind == "binary" else mask)
+    for i in range(unlabeled):
+        side = size if i < unlabeled // 2 else size + 8
+        save(root / f"unlabeled/{i:02d}.png", _bytes(draw(truth(kind, 1, side, 10 + i), 10 + i)[0]))
+    return root
+
+
+def _bytes(image):
+    return (image[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def config(data="", **changes):
+    """A configuration small enough for a test."""
+    from semiseg.training.config import Config
+
+    basis = Config(data=str(data), size=16, steps=8, batch=2, unlabeled_batch=2, lr=3e-3, network="unet1x1:0.25",
+                   threads=1, workers=1, device="cpu", eval_every=4, checkpoint_every=100)  # fmt: skip
+    return replace(basis, **changes)
+
+
+def prepare(data, cache, **changes):
+    """Prepared, by the functions that `semiseg train` uses."""
+    from semiseg.training.logs import Log
+    from semiseg.training.prepare import look
+    from semiseg.training.prepare import prepare as prepare_data
+
+    chosen, log = config(data, **changes), Log(quiet=True)
+    return prepare_data(chosen, look(chosen, log), cache, log)
+
+
+def session(run, data, **changes):
+    """A Session on prepared data, with some of the configuration changed."""
+    from semiseg.programs.session import Session
+    from semiseg.training.logs import Log
+
+    return Session(run, replace(data, config=replace(data.config, **changes)), Log(run, quiet=True))
