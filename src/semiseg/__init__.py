@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from semiseg.inconsistency import inconsistency_mask
     from semiseg.methods import METHODS
-    from semiseg.predict import Model
+    from semiseg.model import Model
     from semiseg.programs import PROGRAMS
     from semiseg.programs.train import train
 
@@ -31,10 +31,10 @@ _LAZY = {
 
 
 def load(run: str | Path, ensemble: bool = False) -> Model:
-    """A finished run's model; `ensemble=True` lets its committee predict together. See `semiseg.predict.Model`."""
+    """A finished run's model; `ensemble=True` lets its committee predict together. See `semiseg.model.Model`."""
     from pathlib import Path
 
-    from semiseg.predict import Model
+    from semiseg.model import Model
 
     return Model(Path(run), ensemble)
 

@@ -55,7 +55,9 @@ def check(
 def train(
     data: Annotated[Path, typer.Argument(help="The data folder.")],
     out: Annotated[Path, typer.Option(help="The run folder to write.")] = Path("runs/first"),
-    method: Annotated[str | None, typer.Option(help="NAME[+PROGRAM] or ./file.py:Class; see `semiseg methods`.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="NAME[+PROGRAM] or ./file.py:Class; see `semiseg methods`.")
+    ] = None,
     network: Annotated[str | None, typer.Option(help="unet1x1, unet/resnet18, deeplabv3plus/resnet50, …")] = None,
     weights: Annotated[str | None, typer.Option(help="Pretrained encoder: imagenet or a local path.")] = None,
     size: Annotated[int | None, typer.Option(help="Side of the training crop in pixels.")] = None,
@@ -165,7 +167,9 @@ def main() -> None:
     """Run a command; every refusal becomes its lines and its exit code, everything else a bug report (exit 1)."""
     debug = "--debug" in sys.argv
     argv = [a for a in sys.argv[1:] if a != "--debug"]
-    sys.exit(guarded(lambda: app(_arguments(argv), prog_name="semiseg", standalone_mode=False), debug, "--json" in argv))
+    sys.exit(
+        guarded(lambda: app(_arguments(argv), prog_name="semiseg", standalone_mode=False), debug, "--json" in argv)
+    )
 
 
 def guarded(work: Callable[[], Any], debug: bool, as_json: bool) -> int:

@@ -77,7 +77,9 @@ def table(arms: list[dict[str, Any]]) -> list[str]:
     for arm in arms:
         val = arm["val"] or {}
         miou, dice = val.get("miou"), val.get("dice")
-        gain = "" if None in (miou, base) or arm["name"] == "labels only" else f"{miou - base:+.4f}"
+        gain = ""
+        if miou is not None and base is not None and arm["name"] != "labels only":
+            gain = f"{miou - base:+.4f}"
         lines.append(f"{arm['name']:{width}}  {_score(miou)}  {_score(dice)}  {gain}".rstrip())
     return lines
 
@@ -91,13 +93,16 @@ def predict_images(
 ) -> Result:
     """Predict a folder; what failed is listed and the rest is there."""
     from semiseg.data.codes import render
-    from semiseg.predict import Model, find_images, predict_folder
+    from semiseg.model import Model
+    from semiseg.predict import find_images, predict_folder
     from semiseg.training.logs import Log
 
     count = len(find_images(images))
     model = Model(run, ensemble)
     with Log(quiet=as_json).bar("predicting", count) as bar:
-        done = predict_folder(model, images, out, probabilities=probabilities, inconsistency=inconsistency, progress=bar)
+        done = predict_folder(
+            model, images, out, probabilities=probabilities, inconsistency=inconsistency, progress=bar
+        )
     lines = [f"{len(done.done)} masks written to {out}/masks"]
     if done.skipped:
         lines.append(f"{len(done.skipped)} were there already")
@@ -118,7 +123,8 @@ def evaluate_run(run: Path, data: Path, split: str, ensemble: bool, as_json: boo
     from semiseg import storage
     from semiseg.data.index import SPLITS
     from semiseg.errors import nearest, usage
-    from semiseg.predict import Model, evaluate_split
+    from semiseg.model import Model
+    from semiseg.predict import evaluate_split
     from semiseg.report import write_report
     from semiseg.training.logs import Log
 
@@ -155,7 +161,9 @@ def describe(name: str | None, as_json: bool) -> tuple[Any, bool, list[str], str
         lines += [f"  {n:14} {said[n]}" for n in PROGRAMS]
         return said, as_json, lines, "semiseg methods fixmatch"
     if name not in known and ".py:" not in name:
-        raise Refusal(Problem("C03", name, f"is no method. {nearest(name, known)}".strip(), expected=", ".join(known)), USAGE)
+        raise Refusal(
+            Problem("C03", name, f"is no method. {nearest(name, known)}".strip(), expected=", ".join(known)), USAGE
+        )
     cls: Any = program_class(name) if name in PROGRAMS else method_class(name)
     found = arguments(cls)
     about = inspect.getdoc(inspect.getmodule(cls)) or ""

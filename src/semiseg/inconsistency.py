@@ -47,17 +47,22 @@ def inconsistency_mask(
     labels: (M,B,H,W) class ids, or (M,B,K,H,W) 0/1 per label when labels overlap (binary: K = 1). Discretise first:
     argmax, or p > .5. `task` is only asked whether labels overlap; None reads it from the number of dimensions.
     agreement: members that must agree; None is all of them, which is the definition (m-of-M is for ablations; the
-    label is then the most frequent one, of equally frequent ones the smallest). reduce: "union" distrusts a pixel when any label channel is disputed (as in
-    the paper), "channel" only that channel. fill: the label of inconsistent pixels. erode, dilate: kernel sides of an
-    erosion and then a dilation of the inconsistent area (0 = off; equal sides make an opening; [1] functions.py:2857);
-    a disputed pixel that the erosion frees gets the smallest of the members' labels. The members' order never matters.
+    label is then the most frequent one, of equally frequent ones the smallest). reduce: "union" distrusts a pixel when
+    any label channel is disputed (as in the paper), "channel" only that channel. fill: the label of inconsistent pixels.
+    erode, dilate: kernel sides of an erosion and then a dilation of the inconsistent area (0 = off; equal sides make an
+    opening; [1] functions.py:2857); a disputed pixel that the erosion frees gets the smallest of the members' labels.
+    The order of the members never matters.
 
-    Raises Refusal for fewer than two members, an agreement outside 2..M, or labels of another shape.
+    Raises Refusal for fewer than two members, an agreement outside 2..M, floating-point labels, or another shape.
     """
     members = labels.shape[0]
     multilabel = labels.ndim == 5 if task is None else bool(task.multilabel)
     if labels.ndim != (5 if multilabel else 4):
         raise _usage("labels", f"have shape {tuple(labels.shape)}", "(M,B,H,W) class ids or (M,B,K,H,W) label channels")
+    if labels.is_floating_point():
+        raise _usage("labels", f"are {labels.dtype}".replace("torch.", ""), "class ids or 0/1: discretise first")
+    if labels.dtype == torch.bool:  # a bool could not hold the fill
+        labels = labels.to(torch.uint8)
     if members < 2:
         raise _usage("committee", f"has {members} member", "at least 2: one model cannot disagree with itself")
     if agreement is not None and not 2 <= agreement <= members:

@@ -11,10 +11,12 @@ import importlib
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,12 +100,29 @@ class Server:
         self.process.stdout.close()
 
 
-def alive(pid: int) -> bool:
-    """Whether a child still runs (a zombie that nobody has waited for does not)."""
+def ends(pid: int, seconds: float) -> bool:
+    """Wait for the end of a child, at most some time: did it end?"""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([fd], [], [], seconds)[0])
+    finally:
+        os.close(fd)
+
+
+def once(happened: Callable[[], bool], then: int) -> Callable[[int], None]:
+    """A watch that sends the signal `then` to the child's process group as soon as something has happened."""
+
+    def watch(pid: int) -> None:
+        while not happened():
+            if ends(pid, 0.005):
+                return
+        with suppress(ProcessLookupError):
+            os.killpg(pid, then)
+
+    return watch
 
 
 def _die() -> None:

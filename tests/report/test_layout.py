@@ -44,7 +44,8 @@ def browser_finds(tmp_path, text: str) -> str | None:
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(page=html.escape(text, quote=True)), encoding="utf-8")
     flags = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-             "disable-component-update", "disable-sync", "hide-scrollbars", "window-size=1000,1000", "dump-dom"]  # fmt: skip
+             "disable-component-update", "disable-sync", "hide-scrollbars", "window-size=1000,1000",
+             "dump-dom"]  # fmt: skip
     command = [program, *(f"--{f}" for f in flags), f"--user-data-dir={tmp_path / 'profile'}", probe.as_uri()]
     started = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True

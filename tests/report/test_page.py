@@ -113,7 +113,7 @@ def test_a_damaged_picture_is_left_out(run):
     assert "Model: none" in page(run).text
 
 
-def test_pictures_come_from_the_run_only(run):
+def test_pictures_come_from_the_run_only(run, tmp_path):
     shutil.copy(run / "samples" / "00-image.png", tmp_path / "secret.png")
     entry = json.loads((run / "samples" / "samples.json").read_text())[0] | {"image": "../../secret.png"}
     (run / "samples" / "samples.json").write_text(json.dumps([entry]))

@@ -28,7 +28,8 @@ from semiseg.data.index import Item
 
 SAMPLED_PIXELS = 1_000_000
 Progress = Callable[[int, int], None]
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass
@@ -146,8 +147,7 @@ def _decode(item: Item, classes: ClassMap | None, resize: int) -> tuple[np.ndarr
 
 def _resized(array: np.ndarray, size: Sequence[int], mode: str) -> np.ndarray:
     x = torch.from_numpy(array.astype(np.float32)).permute(2, 0, 1).unsqueeze(0)
-    y = F.interpolate(x, tuple(size), mode=mode, antialias=mode == "bilinear")
-    y = y[0].permute(1, 2, 0).numpy()
+    y: np.ndarray = F.interpolate(x, tuple(size), mode=mode, antialias=mode == "bilinear")[0].permute(1, 2, 0).numpy()
     return y if array.dtype == np.float32 else np.rint(y).astype(array.dtype)
 
 
@@ -219,7 +219,9 @@ def has_an_up(store: Store, limit: float = 0.15, sure: float = 4.0) -> bool:
     upper half minus that of the lower half. True when the mean over images is large (total variation above `limit` of
     what is there) and, for some class, `sure` standard errors from 0; with fewer than 5 masks it cannot be told.
     """
-    rows = [_upper_minus_lower(label, store.stacked) for i in range(len(store)) if (label := store.label(i)) is not None]
+    rows = [
+        _upper_minus_lower(label, store.stacked) for i in range(len(store)) if (label := store.label(i)) is not None
+    ]
     if len(rows) < 5:
         return False
     difference, mass = (torch.stack(x) for x in zip(*rows, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor
 
@@ -61,5 +60,3 @@ def cutmix(image: Tensor, target: Target, box: Tensor, partner: Tensor | None = 
     order = (partners(len(image)) if partner is None else partner).to(image.device)
     mixed = {name: paste(box, part, part[order]) for name, part in vars(target).items()}
     return paste(box, image, image[order]), target.replace(**mixed)
-
-

@@ -109,5 +109,3 @@ class Feed:
         label = views.take_labels(self.planes[0], store, crop)
         agree = views.take_labels(self.planes[1], store, crop) == 1
         return Planes(label if self.labeled_store.stacked else label[:, 0].long(), agree)
-
-

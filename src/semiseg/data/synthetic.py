@@ -252,7 +252,9 @@ def cells(seed: int, index: int, size: int = 128) -> tuple[NDArray[np.uint8], ND
     heap, absorbed, dying = _dying(rng, culture, dead, side)
     specks, dark = _debris(rng, culture, side)
     substrate = rng.uniform(0, 0.06) * _smooth(rng, side, float(rng.uniform(0.8, 4)))
-    grey = _photograph(rng, thickness + heap + specks + substrate, culture.body * (thickness > 0) + absorbed + dark, living | dying)
+    grey = _photograph(
+        rng, thickness + heap + specks + substrate, culture.body * (thickness > 0) + absorbed + dark, living | dying
+    )
     view = slice(_PAD, _PAD + size), slice(_PAD, _PAD + size)
     masks = np.stack([living[view], dying[view], _discs(alive + dead, size)]).astype(np.uint8)
     return grey[view][..., None], masks

@@ -25,9 +25,7 @@ class MeanTeacher(Method):
 
     views = ("strong",)
 
-    def __init__(
-        self, make: Make, task: Task, *, weight: float = 10.0, ramp: float = 0.4, ema: float = 0.99
-    ) -> None:
+    def __init__(self, make: Make, task: Task, *, weight: float = 10.0, ramp: float = 0.4, ema: float = 0.99) -> None:
         super().__init__(make, task)
         self.teacher = Average(self.student, ema)
         self.weight, self.ramp = weight, ramp

@@ -89,7 +89,9 @@ class Generations(Program):
 
     def _watch(self, session: Session, share: float) -> None:
         if share > 0.5:
-            session.warnings.append(f"The committee disagrees on {share:.0%} of the pixels: its members are hardly trained.")
+            session.warnings.append(
+                f"The committee disagrees on {share:.0%} of the pixels: its members are hardly trained."
+            )
         if share == 0:
             session.warnings.append("The committee never disagrees: the inconsistency mask is empty.")
 

@@ -86,7 +86,9 @@ def _write(session: Session, networks: Sequence[nn.Module], path: Path, rule: Ru
     storage.seal(path, {"members": len(networks)})
 
 
-def opinions(networks: Sequence[nn.Module], task: Any, image: Tensor, mean: bool = False) -> tuple[Tensor, Tensor | None]:
+def opinions(
+    networks: Sequence[nn.Module], task: Any, image: Tensor, mean: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """Discrete labels (M,B,…) uint8 of every member, and the mean probability when it is asked for.
 
     Probabilities of one member at a time are held, never of all.
@@ -115,7 +117,9 @@ def load(path: Path) -> Stored:
         return torch.from_numpy(flat.reshape(-1, about[name]))
 
     with (path / "inconsistency.csv").open(newline="") as file:
-        rows = [{"image": r["image"], "inconsistent_share": float(r["inconsistent_share"])} for r in csv.DictReader(file)]
+        rows = [
+            {"image": r["image"], "inconsistent_share": float(r["inconsistent_share"])} for r in csv.DictReader(file)
+        ]
     return Stored((plane("label"), plane("agree")), about["share"], about["per_class"], rows)
 
 

@@ -72,8 +72,10 @@ class Session:
         feed = data.feed((config.seed, index), unlabeled=cls.uses_unlabeled or planes is not None, planes=planes)
         if cls.uses_unlabeled and not feed.drawn:
             raise _needs_unlabeled(config.method, config.data)
-        job = Job(self.run / name, (config.seed, generation, index), title, config, feed, build,
-                  self.evaluate if len(data.val) else None, len(data.val), self.log)  # fmt: skip
+        key = (config.seed, generation, index)
+        shape = config.shape(key, method or config.method, data.checked.hash) if planes is None else ""
+        job = Job(self.run / name, key, title, config, feed, build, self.evaluate if len(data.val) else None,
+                  len(data.val), self.log, shape, Path(config.reuse) / name if config.reuse else None)  # fmt: skip
         with self.log.timed("train"):
             member = Member(name, generation, fit(job))
         self.members.append(member)
@@ -119,5 +121,3 @@ def _needs_unlabeled(method: str, data: str) -> Exception:
 
     fix = "put images without masks into unlabeled/, or train with --method supervised"
     return Refusal(Problem("D32", data, f"has no unlabeled images, and {method} learns from them", fix), DATA)
-
-

@@ -78,7 +78,9 @@ def train(
     config = configure(options, sets or [], Path(recipe) if recipe else None, saved)
     if saved and (changed := differences(_explicit(saved, config), config.to_json())):
         fix = "repeat the old settings, or start another run with another --out"
-        raise Refusal(Problem("S08", str(run), f"was started with other settings: {'; '.join(changed)}", fix), CHECKPOINT)
+        raise Refusal(
+            Problem("S08", str(run), f"was started with other settings: {'; '.join(changed)}", fix), CHECKPOINT
+        )
     _check_program(config)
     log = Log(run, quiet)
     with storage.lock(run):
@@ -163,7 +165,8 @@ def _check_program(config: Config) -> None:
 def machine() -> dict[str, Any]:
     """What a number's origin needs beside the command."""
     return {
-        "python": platform.python_version(), "torch": torch.__version__, "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(), "torch": torch.__version__,
+        "processor": platform.processor() or platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "system": platform.system(),
     }  # fmt: skip

@@ -93,7 +93,8 @@ def bar(value: float | None, kind: str = "", mark: float | None = None) -> str:
 def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     """Round numbers that enclose [low, high], about `wanted` steps apart."""
     if high - low <= 1e-6 * max(abs(low), abs(high), 1e-3):  # equal, as far as a chart can show
-        low, high = low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
+        room = 0.1 * abs(low) if abs(low) > 1e-3 else 0.5
+        low, high = low - room, high + room
     raw = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * f for f in (1, 2, 2.5, 5, 10) if power * f >= raw * 0.999)

@@ -125,10 +125,17 @@ def write_samples(
             files[part] = None if picture is None else f"{number:02d}-{part}.png"
             if picture is not None:
                 write_bytes(folder / f"{number:02d}-{part}.png", png_bytes(picture))
-        said = {"name": sample.name, "split": sample.split, "share": sample.share}
-        entries.append({**said, **files, "classes": _present(sample, names)})
-    write_json(folder / "palette.json", [{"name": n, "color": hexa(c)} for n, c in zip(names, colors, strict=True)])
+        said = {"name": _utf8(sample.name), "split": sample.split, "share": sample.share}
+        entries.append({**said, **files, "classes": [_utf8(n) for n in _present(sample, names)]})
+    write_json(
+        folder / "palette.json", [{"name": _utf8(n), "color": hexa(c)} for n, c in zip(names, colors, strict=True)]
+    )
     write_json(folder / "samples.json", entries)
+
+
+def _utf8(text: str) -> str:
+    """`text` without lone surrogates: a file name need not be valid UTF-8, JSON must be."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _pictures(sample: Sample, colors: Sequence[RGB | None]) -> dict[str, Array | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -12,7 +14,7 @@ import yaml
 
 from semiseg.errors import USAGE, Problem, Refusal, nearest
 
-FREE = {"out", "workers", "threads", "tensorboard", "device", "data"}
+FREE = {"out", "workers", "threads", "tensorboard", "device", "data", "reuse", "checkpoint_every"}
 """Keys that may change when a run is resumed."""
 RESOLVED = {"size", "steps", "batch", "unlabeled_batch", "lr", "eval_every", "checkpoint_every", "threads"}
 """Keys whose 0 means "choose for me"."""
@@ -46,6 +48,7 @@ class Config:
     average: float = 0.0  # decay of a moving average of the weights that is evaluated instead of them; 0 = off
     precision: str = "32-true"
     seed: int = 0
+    reuse: str = ""  # another run: its finished members are taken over where everything that shaped them is the same
     baseline: bool = True  # train the plain supervised model beside every other method
     eval_every: int = 0
     checkpoint_every: int = 0
@@ -64,6 +67,12 @@ class Config:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
         return asdict(self)
+
+    def shape(self, key: tuple[object, ...], method: str, data: str) -> str:
+        """A fingerprint of everything that decides what a member of generation 0 becomes; data: the set's hash."""
+        kept = {k: v for k, v in self.to_json().items() if k not in FREE | {"program", "program_args", "baseline"}}
+        kept |= {"method": method, "method_args": self.method_args if method == self.method else {}}
+        return hashlib.sha256(json.dumps([kept, key, data], sort_keys=True).encode()).hexdigest()
 
 
 RANGES: dict[str, tuple[float, float]] = {

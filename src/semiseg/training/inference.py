@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from semiseg.task import Task
+
 TILE, HALO = 512, 64
 """Images up to TILE px go through whole; larger ones in tiles of TILE px whose outer HALO px serve as context."""
 
@@ -45,7 +47,10 @@ def _middle(before: int, here: int, tile: int) -> int:
 
 
 @torch.inference_mode()
-def probabilities(networks: Sequence[nn.Module], task: object, image: Tensor) -> Tensor:
+def probabilities(networks: Sequence[nn.Module], task: Task, image: Tensor) -> Tensor:
     """(M,B,K,H,W) probabilities of M networks on unit-range images (B,C,H,W)."""
-    prob = task.prob  # type: ignore[attr-defined]
-    return torch.stack([tiled(lambda x, net=net: prob(net(x)), image) for net in networks])
+
+    def of(net: nn.Module) -> Tensor:
+        return tiled(lambda x: task.prob(net(x)), image)
+
+    return torch.stack([of(net) for net in networks])

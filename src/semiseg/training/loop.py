@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -41,6 +41,8 @@ class Job:
     evaluate: Callable[[nn.Module], dict[str, Any]] | None
     val_images: int
     log: Log
+    shape: str = ""  # fingerprint of what decides the result; "" when a committee had a hand in it
+    reuse: Path | None = None  # the same member of another run
 
 
 def rate(step: int, config: Config) -> float:
@@ -64,9 +66,11 @@ def fit(job: Job) -> dict[str, Any]:
     if storage.is_sealed(final):
         job.log.event("already finished", member=str(job.folder.name), folder=job.title)
         return storage.read_json(final / "result.json")
+    if job.reuse and job.shape and _take_over(job, job.reuse / "final", final):
+        return storage.read_json(final / "result.json")
     torch.manual_seed(seed_of(*job.key, "init"))
     fabric = Fabric(accelerator="auto" if job.config.device == "auto" else job.config.device, devices=1,
-                    precision=job.config.precision)  # fmt: skip
+                    precision=cast(Any, job.config.precision))  # fmt: skip
     method = job.build()
     wrapped, optimizer = fabric.setup(method.to(fabric.device), make_optimizer(method, job.config))
     wrapped.mark_forward_method("step")
@@ -74,6 +78,18 @@ def fit(job: Job) -> dict[str, Any]:
     run.resume()
     run.train()
     return run.finish(final)
+
+
+def _take_over(job: Job, theirs: Path, final: Path) -> bool:
+    """Copy another run's member when everything that shaped it is the same; its log comes along."""
+    if not storage.is_sealed(theirs) or storage.read_json(theirs / "result.json").get("shape") != job.shape:
+        return False
+    storage.verify(theirs)
+    files = {p.name: p.read_bytes() for p in theirs.iterdir() if p.name != "manifest.json"}
+    storage.write_bytes(job.folder / "metrics.csv", (theirs.parent / "metrics.csv").read_bytes())
+    storage.save_folder(final, files, {"step": job.config.steps})
+    job.log.event("taken over", title=job.title, source=str(theirs.parent))
+    return True
 
 
 class _Run:
@@ -109,7 +125,8 @@ class _Run:
             state = checkpoint.load(path, self.modules, self.optimizer)
             self.step, self.seconds, self.best_step = state["step"], state["seconds"], state["best_step"]
             self.best_val = state["best_val"]
-            self.window = [{k: torch.tensor(v, device=self.fabric.device) for k, v in w.items()} for w in state["window"]]
+            device = self.fabric.device
+            self.window = [{k: torch.tensor(v, device=device) for k, v in w.items()} for w in state["window"]]
         seen = storage.CsvLog.truncate(folder / "metrics.csv", self.step)
         self.job.log.event("member", title=self.job.title, resumed_at=self.step, rows_taken_back=seen)
 
@@ -152,7 +169,9 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(losses["loss"])
         if config.clip:
-            norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=config.clip, error_if_nonfinite=False)
+            norm = self.fabric.clip_gradients(
+                self.wrapped, self.optimizer, max_norm=config.clip, error_if_nonfinite=False
+            )
             finite = torch.isfinite(norm) if isinstance(norm, Tensor) else torch.isfinite(losses["loss"])
         else:
             finite = torch.isfinite(losses["loss"])
@@ -178,7 +197,8 @@ class _Run:
         """Exit 5, naming the step and the images that were in it."""
         names = ", ".join(self.job.feed.names(step)[:6])
         found = f"has a loss or gradient that is not finite at step {step}; images in the batch: {names}"
-        fix = f"lower the learning rate (--set lr={self.config.lr / 3:.1g}) or look at these images; the last checkpoint is whole"
+        slower = f"--set lr={self.config.lr / 3:.1g}"
+        fix = f"lower the learning rate ({slower}) or look at these images; the last checkpoint is whole"
         return Refusal(Problem("R01", self.job.title, found, fix), DIVERGED)
 
     def validate(self, evaluate: Callable[[nn.Module], dict[str, Any]]) -> dict[str, Any]:
@@ -218,9 +238,11 @@ class _Run:
             "images_forwarded": images, "chosen": "best" if best else "last", "best_step": self.best_step if best else None,
             "val": self.best_val if best else self.last, "val_last": self.last,
             "hash": storage.hash_tensors(weights), "parameters": sum(p.numel() for p in network.parameters()),
-            "first_batch": self.job.feed.first_batch_hash(),
+            "shape": self.job.shape, "first_batch": self.job.feed.first_batch_hash(),
         }  # fmt: skip
-        storage.save_folder(final, {"weights.safetensors": weights, "result.json": json.dumps(result)}, {"step": self.step})
+        storage.save_folder(
+            final, {"weights.safetensors": weights, "result.json": json.dumps(result)}, {"step": self.step}
+        )
         for old in self.job.folder.glob("step-????????"):
             storage.remove(old)
         self.job.log.event("finished", title=self.job.title, hash=result["hash"])

@@ -13,8 +13,8 @@ from torch import nn
 from semiseg.data import cache
 from semiseg.data.cache import Store, Units
 from semiseg.data.check import Checked, check
-from semiseg.data.codes import render
 from semiseg.data.classes import ClassMap
+from semiseg.data.codes import render
 from semiseg.data.index import Item
 from semiseg.data.sampler import Feed
 from semiseg.errors import USAGE, Problem, Refusal
@@ -66,7 +66,9 @@ class Prepared:
         own = name is None or name == self.config.method
         return method_class(name or self.config.method)(self.make, self.task, **self.config.method_args if own else {})
 
-    def feed(self, key: tuple[object, ...], *, unlabeled: bool, planes: tuple[torch.Tensor, torch.Tensor] | None) -> Feed:
+    def feed(
+        self, key: tuple[object, ...], *, unlabeled: bool, planes: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> Feed:
         """Batches for one member; the labeled stream depends on `key` alone."""
         c = self.config
         return Feed(self.units, c.size, c.batch, key, self.labeled, self.unlabeled if unlabeled else None,
@@ -104,7 +106,9 @@ def prepare(config: Config, checked: Checked, folder: Path, log: Log) -> Prepare
     units = cache.measure(train)
     turn = config.turn == "yes" or (config.turn == "auto" and not cache.has_an_up(stores[0]))
     if config.turn == "auto":
-        said = "no up or down: they may be turned and mirrored" if turn else "an up and a down: no turns, no up-down flips"
+        said = (
+            "no up or down: they may be turned and mirrored" if turn else "an up and a down: no turns, no up-down flips"
+        )
         log.say(f"Note: your masks show {said} (--set turn=yes|no overrides).")
     task = make_task(classes.kind, classes.names, config.loss)
     return Prepared(resolve(config, stores), checked, classes, task, units, turn, *_on_device(stores, config))

@@ -1,0 +1,214 @@
+"""The operator: section 12 of the authors' facts, their functions in plain loops, invariants, morphology, refusals."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semiseg.batch import IGNORE
+from semiseg.errors import Refusal
+from semiseg.inconsistency import fill_input, inconsistency_mask
+from semiseg.task import Multiclass, Multilabel
+
+
+def rows(*members, multilabel=False):
+    """Members' labels as rows of pixels (or of channels of pixels): (M,1,1,W) or (M,1,K,1,W)."""
+    labels = torch.tensor(members)
+    return labels.unsqueeze(1).unsqueeze(-2) if multilabel else labels.view(len(members), 1, 1, -1)
+
+
+def random_labels(seed, members=3, classes=3, size=4, channels=0):
+    g = torch.Generator().manual_seed(seed)
+    shape = (members, 2, channels, size, size) if channels else (members, 2, size, size)
+    return torch.randint(2 if channels else classes, shape, generator=g, dtype=torch.uint8)
+
+
+BINARY = [([[1, 1, 0, 0], [1, 0, 1, 0]], [1, 0, 0, 0], [0, 1, 1, 0]), ([[1, 1, 0], [1, 1, 0], [1, 0, 0]], [1, 0, 0], [0, 1, 0])]
+
+
+@pytest.mark.parametrize(("teachers", "label", "mask"), BINARY)
+def test_binary_vectors(teachers, label, mask):
+    for task in (None, Multilabel(["cell"])):
+        made = inconsistency_mask(rows(*[[t] for t in teachers], multilabel=True), task, fill=0)
+        assert made.label.flatten().tolist() == label and made.inconsistent.flatten().int().tolist() == mask
+
+
+def test_multiclass_vector():
+    for task in (None, Multiclass("abcd")):
+        made = inconsistency_mask(rows([2, 2, 1, 0], [2, 2, 1, 0], [2, 3, 1, 0]), task, fill=0)
+        assert made.label.flatten().tolist() == [2, 0, 1, 0]
+        assert made.inconsistent.flatten().int().tolist() == [0, 1, 0, 0]
+
+
+ONE = [[1, 0, 1, 1], [0, 1, 0, 0], [0, 0, 0, 1]]
+TWO = [[1, 0, 0, 1], [0, 1, 0, 0], [0, 1, 0, 1]]
+
+
+def test_multilabel_vector_before_blocking():
+    """Per channel, disputed elements of the intersection are 0 anyway, so filling with 0 shows the intersection."""
+    made = inconsistency_mask(rows(ONE, TWO, multilabel=True), reduce="channel", fill=0)
+    assert made.label[0, :, 0].tolist() == [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 1]]
+    assert (~made.agree)[0, :, 0].int().tolist() == [[0, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]]
+    assert made.inconsistent[0, 0, 0].int().tolist() == [0, 1, 1, 0] and int((~made.agree).sum()) == 2
+
+
+def test_multilabel_vector_after_union_blocking():
+    made = inconsistency_mask(rows(ONE, TWO, multilabel=True), fill=0)
+    assert made.label[0, :, 0].tolist() == [[1, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 1]]
+    assert made.inconsistent[0, 0, 0].int().tolist() == [0, 1, 1, 0] and made.agree.shape == (1, 1, 1, 4)
+
+
+def authors_binary(labels):
+    """functions.py:3104: the sum of K binary masks; label where it is K, inconsistent where it is neither 0 nor K."""
+    k = len(labels)
+    label, mask = torch.zeros(labels.shape[1:], dtype=torch.uint8), torch.zeros(labels.shape[1:], dtype=torch.bool)
+    for i in itertools.product(*(range(n) for n in label.shape)):
+        total = sum(int(m[i]) for m in labels)
+        label[i], mask[i] = total == k, total not in (0, k)
+    return label, mask
+
+
+def authors_multiclass(labels):
+    """functions.py:3123: inconsistent where any teacher differs from teacher 0; the label there is 0."""
+    label, mask = torch.zeros(labels.shape[1:], dtype=torch.uint8), torch.zeros(labels.shape[1:], dtype=torch.bool)
+    for i in itertools.product(*(range(n) for n in label.shape)):
+        mask[i] = any(int(m[i]) != int(labels[0][i]) for m in labels[1:])
+        label[i] = 0 if mask[i] else labels[0][i]
+    return label, mask
+
+
+@pytest.mark.parametrize("members", [2, 3, 4])
+def test_the_authors_two_functions(members):
+    for seed in range(4):
+        labels = random_labels(seed, members)
+        made, (label, mask) = inconsistency_mask(labels, fill=0), authors_multiclass(labels)
+        assert torch.equal(made.label, label) and torch.equal(made.inconsistent[:, 0], mask)
+        labels = random_labels(seed, members, channels=1)
+        made, (label, mask) = inconsistency_mask(labels, fill=0), authors_binary(labels)
+        assert torch.equal(made.label, label) and torch.equal(made.inconsistent, mask)
+        labels = random_labels(seed, members, channels=3)
+        made, (label, mask) = inconsistency_mask(labels, fill=0), authors_binary(labels)
+        union = mask.any(1, keepdim=True)
+        assert torch.equal(made.inconsistent, union) and torch.equal(made.label, label * ~union)
+
+
+some = st.tuples(st.integers(0, 10**6), st.integers(2, 5), st.sampled_from([0, 1, 3]), st.sampled_from(["union", "channel"]))
+
+
+@given(some)
+def test_invariants(drawn):
+    seed, members, channels, reduce = drawn
+    labels = random_labels(seed, members, channels=channels)
+    made = inconsistency_mask(labels, reduce=reduce)
+    g = torch.Generator().manual_seed(seed)
+    shuffled = inconsistency_mask(labels[torch.randperm(members, generator=g)], reduce=reduce)
+    assert torch.equal(shuffled.label, made.label) and torch.equal(shuffled.agree, made.agree)
+    more = inconsistency_mask(torch.cat([labels, random_labels(seed + 1, 1, channels=channels)]), reduce=reduce)
+    assert not (more.agree & ~made.agree).any()
+    agree = (made.agree if channels else made.agree[:, 0]).expand_as(made.label)
+    for member in labels:
+        assert torch.equal(made.label[agree], member[agree])
+    assert (made.label[~agree] == IGNORE).all()
+    everybody = labels[:1].expand_as(labels)
+    same = inconsistency_mask(everybody, reduce=reduce)
+    assert torch.equal(same.label, labels[0]) and not same.inconsistent.any()
+
+
+@given(st.integers(0, 10**6), st.integers(2, 5), st.sampled_from([0, 1, 2]), st.data())
+def test_some_of_them_agree(seed, members, channels, data):
+    needed = data.draw(st.integers(2, members))
+    labels = random_labels(seed, members, classes=4, channels=channels)
+    made = inconsistency_mask(labels, agreement=needed, reduce="channel")
+    agree = made.agree if channels else made.agree[:, 0]
+    for i in itertools.product(*(range(n) for n in made.label.shape)):
+        votes = [int(m[i]) for m in labels]
+        most = max(votes.count(v) for v in votes)
+        assert bool(agree[i]) == (most >= needed)
+        winner = min(v for v in votes if votes.count(v) == most)
+        assert int(made.label[i]) == (winner if most >= needed else IGNORE)
+
+
+def test_all_of_them_is_the_definition():
+    labels = random_labels(5, 4)
+    for a, b in zip(inconsistency_mask(labels, agreement=4), inconsistency_mask(labels), strict=True):
+        assert torch.equal(a, b)
+
+
+def opencv(mask, side, erode):
+    """One erosion or dilation by ones(side, side), anchor side // 2; pixels beyond the image do not take part."""
+    out = torch.zeros_like(mask)
+    before = side // 2
+    for b, c, y, x in itertools.product(*(range(n) for n in mask.shape)):
+        window = mask[b, c, max(0, y - before) : y - before + side, max(0, x - before) : x - before + side]
+        out[b, c, y, x] = window.all() if erode else window.any()
+    return out
+
+
+@pytest.mark.parametrize(("erode", "dilate"), [(0, 0), (1, 1), (3, 0), (0, 3), (3, 3), (5, 3), (2, 2), (3, 4)])
+def test_morphology(erode, dilate):
+    for seed in range(3):
+        g = torch.Generator().manual_seed(seed)
+        labels = torch.stack([torch.zeros(2, 7, 6).long(), (torch.rand(2, 7, 6, generator=g) < 0.7).long()])
+        plain = inconsistency_mask(labels).inconsistent
+        want = opencv(plain, erode, True) if erode > 1 else plain
+        want = opencv(want, dilate, False) if dilate > 1 else want
+        made = inconsistency_mask(labels, erode=erode, dilate=dilate)
+        assert torch.equal(made.inconsistent, want)
+        assert (made.label[want[:, 0]] == IGNORE).all() and (made.label[~want[:, 0]] != IGNORE).all()
+        assert (made.label[plain[:, 0] & ~want[:, 0]] == 0).all()  # freed: the smallest label, whoever is asked first
+        turned = inconsistency_mask(labels.flip(0), erode=erode, dilate=dilate)
+        assert torch.equal(made.label, turned.label)
+
+
+def test_an_opening_drops_slivers_and_keeps_blocks_at_the_border():
+    labels = torch.zeros(2, 1, 8, 8).long()
+    labels[1, 0, :, 3] = 1  # a line of one pixel
+    labels[1, 0, :3, 5:] = 1  # a block of 3 px in the corner
+    made = inconsistency_mask(labels, erode=3, dilate=3)
+    want = torch.zeros(8, 8).bool()
+    want[:3, 5:] = True
+    assert torch.equal(made.inconsistent[0, 0], want)
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "text"),
+    [
+        (torch.zeros(1, 1, 2, 2).long(), {}, "committee has 1 member"),
+        (torch.zeros(3, 1, 2, 2).long(), {"agreement": 1}, "agreement is 1"),
+        (torch.zeros(3, 1, 2, 2).long(), {"agreement": 4}, "agreement is 4"),
+        (torch.zeros(2, 1, 2, 2).long(), {"reduce": "vote"}, "union or channel"),
+        (torch.zeros(2, 2, 2).long(), {}, r"shape \(2, 2, 2\)"),
+        (torch.zeros(2, 1, 2, 2).long(), {"task": Multilabel(["a"])}, "label channels"),
+        (torch.zeros(2, 1, 1, 2, 2).long(), {"task": Multiclass("ab")}, "class ids"),
+        (torch.rand(2, 1, 2, 2), {}, "discretise first"),
+    ],
+)
+def test_refusals(labels, options, text):
+    with pytest.raises(Refusal, match=text) as refused:
+        inconsistency_mask(labels, **options)
+    assert refused.value.exit == 2
+
+
+def test_bools_hold_the_fill():
+    votes = torch.tensor([[[[[True, True]]]], [[[[True, False]]]]])
+    assert inconsistency_mask(votes).label.flatten().tolist() == [1, IGNORE]
+
+
+def test_filling_the_input():
+    image = torch.rand(2, 3, 4, 4)
+    where = torch.zeros(2, 1, 4, 4).bool()
+    where[0, 0, :2] = True
+    hidden = where.expand_as(image)
+    assert fill_input(image, where, "none") is image
+    assert (fill_input(image, where, "zero")[hidden] == 0).all()
+    mean = fill_input(image, where, "mean")
+    torch.testing.assert_close(mean[0, :, 0, 0], image[0].mean((1, 2)))
+    noise = fill_input(image, where, "noise", torch.Generator().manual_seed(1))
+    assert torch.equal(noise, fill_input(image, where, "noise", torch.Generator().manual_seed(1)))
+    assert (noise[hidden] != image[hidden]).all() and noise.min() >= 0 and noise.max() <= 1
+    for how in ("zero", "mean", "noise"):
+        assert torch.equal(fill_input(image, where, how)[~hidden], image[~hidden])
+    with pytest.raises(Refusal, match="none or zero or mean or noise"):
+        fill_input(image, where, "black")
