@@ -136,10 +136,11 @@ class InconsistencyMask:
         rest: str = "none",
         background: bool = False,
     ) -> None:
-        if label not in LABELS:
-            raise _usage("label", f"is '{label}'", " or ".join(LABELS))
-        if fill not in FILLS:
-            raise _usage("fill", f"is '{fill}'", " or ".join(FILLS))
+        for key, value, options in (("label", label, LABELS), ("fill", fill, FILLS), ("rest", rest, ("none", "own"))):
+            if value not in options:
+                raise _usage(key, f"is '{value}'", " or ".join(options))
+        if not 0 <= share <= 1:
+            raise _usage("share", f"is '{share}'", "0 to 1")
         self.label, self.fill, self.share, self.rest, self.background = label, fill, share, rest, background
 
     def __call__(self, unlabeled: Unlabeled, target: Target | None, clock: Clock) -> tuple[Unlabeled, Target]:

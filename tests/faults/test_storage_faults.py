@@ -12,6 +12,7 @@ import pytest
 from semiseg import storage
 from semiseg.errors import Refusal
 from semiseg.storage import faults
+from semiseg.storage.files import writing
 
 
 def child(work, **environment):
@@ -116,13 +117,16 @@ class Json(SaveNew):
 
 
 class Seal(SaveNew):
-    """A folder of memmaps is finished in place."""
+    """A folder of memmaps is written in place, nothing of it synced, and then sealed."""
 
     def before(self, root):
-        storage.write_bytes(root / "cache/sub/pixels", b"p" * 500)
-        storage.write_bytes(root / "cache/index", b"i")
+        storage.make_folder(root / "cache/sub")
 
     def act(self, root):
+        for name, data in (("sub/pixels", b"p" * 500), ("index", b"i")):
+            path = root / "cache" / name
+            with writing(path, len(data)), path.open("wb") as file:
+                faults.write(file.fileno(), path, data)
         storage.seal(root / "cache", {"n": 500})
 
     def see(self, root):
@@ -205,6 +209,33 @@ def test_every_call_fails_once(tmp_path, no_wait, scenario):
             else:
                 raise AssertionError("the loop did not end")
     assert fired >= 4 * 3, "the hook did not fire"
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_forgotten_older_folder_never_comes_back(tmp_path, number):
+    folder = tmp_path / "final"
+    storage.save_folder(tmp_path / "final.old-999999999-0", OLD, {"n": 0})
+    storage.save_folder(folder, OLD, {"n": 1})
+    storage.save_folder(tmp_path / "final.old-999999999-0", OLD, {"n": 0})
+    assert attempt(lambda: storage.save_folder(folder, NEW, {"n": 2}), "replace", number, "kill") in (None, 0, 9)
+    assert storage.verify(folder)["meta"]["n"] in (1, 2)
+
+
+def test_a_reader_that_puts_the_old_folder_back_does_not_stop_the_writer(tmp_path, monkeypatch):
+    folder, looks = tmp_path / "final", []
+    storage.save_folder(folder, OLD, {"n": 1})
+    hit = faults.hit
+
+    def reader(point, path, detail=None):
+        if point == "replace" and detail == folder and not looks:
+            looks.append(1)
+            assert storage.verify(folder)["meta"] == {"n": 1}
+        return hit(point, path, detail)
+
+    monkeypatch.setattr(faults, "hit", reader)
+    storage.save_folder(folder, NEW, {"n": 2})
+    assert looks and storage.verify(folder)["meta"] == {"n": 2}
+    assert content(folder) == NEW and not leftovers(tmp_path)
 
 
 @pytest.mark.parametrize(("action", "code", "word"), [("enospc", "R01", "free"), ("eio", "R02", "Input/output error")])

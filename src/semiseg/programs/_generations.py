@@ -96,7 +96,7 @@ class Generations(Program):
             session.warnings.append("The committee never disagrees: the inconsistency mask is empty.")
 
     def _title(self, generation: int, index: int, count: int) -> str:
-        return f"{self.name} · generation {generation} · member {index + 1}/{count}"
+        return f"{self.name} · generation {generation} · {index + 1}/{count}"
 
 
 def judge(session: Session, model: Member, candidate: Member) -> tuple[bool, str]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from semiseg.training.signals import STOP, Stopped
 
 
 class Log:
@@ -33,15 +35,21 @@ class Log:
                 file.write(json.dumps({"time": round(time.time(), 3), "event": kind, **details}) + "\n")
 
     @contextmanager
-    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A progress bar with elapsed time and time left."""
+    def bar(self, title: str, total: int, done: int = 0, *, stops: bool = True) -> Iterator[Bar]:
+        """A progress bar with the time left. stops: a signal ends this stage at once (training commits its state first)."""
         columns = [
-            TextColumn("{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("left"), TextColumn("{task.fields[note]}"),
         ]  # fmt: skip
         with Progress(*columns, console=self.console, refresh_per_second=4, disable=self.quiet) as progress:
             task = progress.add_task(title, total=total, completed=done, note="")
-            yield Bar(lambda n, note, all: progress.update(task, completed=n, note=note, total=all))
+
+            def update(n: int, note: str, whole: int | None) -> None:
+                progress.update(task, completed=n, note=note, total=whole)
+                if stops and STOP.requested:
+                    raise Stopped(STOP.requested)
+
+            yield Bar(update)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

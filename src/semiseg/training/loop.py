@@ -137,7 +137,7 @@ class _Run:
         board = Board(job.folder, config.tensorboard, self.step, job.log)
         csv = storage.CsvLog(job.folder / "metrics.csv", fields)
         self.method.train()
-        with job.log.bar(job.title, config.steps, self.step) as bar:
+        with job.log.bar(job.title, config.steps, self.step, stops=False) as bar:
             while self.step < config.steps:
                 start = time.monotonic()
                 self.one_step()
@@ -214,7 +214,7 @@ class _Run:
 
     def score_note(self) -> str:
         """For the progress bar."""
-        return "" if self.best_val is None else f" · best val mIoU {self.best_val['miou']:.3f}"
+        return "" if self.best_val is None else f" · best val {self.best_val['miou']:.3f}"
 
     def save(self) -> None:
         """Commit everything that the next step depends on."""
