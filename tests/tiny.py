@@ -8,6 +8,7 @@ from PIL import Image
 from torch import nn
 
 from semiseg.batch import Labeled, Planes, Unlabeled, generator_of
+from semiseg.data.cache import Store, Units
 from semiseg.networks import build
 from semiseg.task import make_task
 
@@ -79,6 +80,21 @@ class Pixelwise(nn.Module):
 def save(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path)
+
+
+def store_of(images, masks=None, dtype="uint8"):
+    """A store from arrays (h,w,C) and masks (h,w,L)."""
+    sizes = torch.tensor([i.shape[:2] for i in images])
+    offset = torch.cat([torch.zeros(1, dtype=torch.int64), (sizes[:, 0] * sizes[:, 1]).cumsum(0)[:-1]])
+    flat = np.concatenate([np.asarray(i, dtype).reshape(-1, i.shape[2]) for i in images])
+    flat = flat.view(np.int16) if dtype == "uint16" else flat
+    labels = None if masks is None else torch.from_numpy(np.concatenate([m.reshape(-1, m.shape[2]) for m in masks]))
+    names = [str(i) for i in range(len(images))]
+    return Store(names, sizes[:, 0], sizes[:, 1], offset, torch.from_numpy(flat), labels, dtype)
+
+
+def plain_units(channels, high=1.0):
+    return Units((0.0,) * channels, (high,) * channels, (0.0,) * channels, (1.0,) * channels)
 
 
 def write_folder(root, kind, labeled=6, unlabeled=5, val=3, size=24):

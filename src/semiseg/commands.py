@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def check_folder(data: Path, size: int | None, labels: str, as_json: bool) -> Re
         f"{checked.classes.kind}: {', '.join(checked.classes.names)}",
         *(f"{p.split(':', 1)[0]}:{p.split(':', 1)[1]}" for p in render(checked.problems)),
     ]
-    following = f"semiseg train {data} --out runs/{data.resolve().name}"
+    following = shlex.join(["semiseg", "train", str(data), "--out", f"runs/{data.resolve().name}"])
     if counts["unlabeled"]:
         following += " --method im"
     return {**checked.to_json(), "next": following}, lines, following
@@ -64,7 +65,7 @@ def train_folder(
     lines = [*table(summary["arms"]), "", f"the model: {summary['model']['folder']} ({summary['model']['why']})"]
     lines += [f"Warning: {w}" for w in summary["warnings"]]
     lines += [f"report: {out}/report.html", f"what to label next: {out}/label_next.csv"]
-    return {**summary, "run": str(out)}, lines, f"semiseg predict {out} NEW_IMAGES --out predictions --inconsistency"
+    return {**summary, "run": str(out)}, lines, f"semiseg predict {shlex.quote(str(out))} NEW_IMAGES --out predictions --inconsistency"
 
 
 def table(arms: list[dict[str, Any]]) -> list[str]:
@@ -138,8 +139,7 @@ def evaluate_run(run: Path, data: Path, split: str, ensemble: bool, as_json: boo
     log.event("evaluated", split=split, ensemble=ensemble)
     name = f"evaluation-{split}{'-ensemble' if ensemble else ''}.json"
     storage.write_json(run / name, {**result, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
-    if not ensemble:
-        write_report(run)
+    write_report(run)
     m = result["metrics"]
     lines = [f"{split}: {result['images']} images, mIoU {_score(m['miou'])}, Dice {_score(m['dice'])}, "
              f"IoU per image {_score(m['iou_per_image'])}"]  # fmt: skip

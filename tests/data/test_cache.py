@@ -11,6 +11,7 @@ from semiseg import storage
 from semiseg.data import cache
 from semiseg.data.classes import ClassMap
 from semiseg.data.index import Item
+from semiseg.errors import Refusal
 
 CLASSES = ClassMap("multiclass", ("a", "b", "c"), values=(0, 1, 2), ignore=(255,))
 CELLS = ClassMap("multilabel", ("alive", "dead"), coding="folders", values=(0, 255))
@@ -43,7 +44,8 @@ def padded(array, fill=None):
 
 @pytest.mark.parametrize(("dtype", "channels"), [("uint8", 1), ("uint8", 3), ("uint16", 1), ("uint16", 4), ("float32", 2)])
 def test_what_goes_in_comes_out(tmp_path, dtype, channels):
-    items, images, masks = write(tmp_path, dtype, channels, [(12, 14), (40, 12), (15, 15), *SIZES[3:]])
+    thin = SIZES[3:] if channels == 1 else [(9, 9), (30, 7)]  # with one pixel nothing tells channels from rows
+    items, images, masks = write(tmp_path, dtype, channels, [(12, 14), (40, 12), (15, 15), *thin])
     seen = []
     cache.build(tmp_path / "c", items, CLASSES, progress=lambda done, total: seen.append((done, total)))
     store = cache.load(tmp_path / "c")
@@ -119,6 +121,14 @@ def test_writing_into_a_store_leaves_its_file_alone(tmp_path):
     before = (tmp_path / "c/pixels.bin").read_bytes()
     store.pixels.zero_()
     assert (tmp_path / "c/pixels.bin").read_bytes() == before
+
+
+def test_one_store_holds_one_type_of_image(tmp_path):
+    items, *_ = write(tmp_path)
+    tifffile.imwrite(items[2].image, np.zeros((9, 3), np.uint16))
+    with pytest.raises(Refusal, match=r"2\.tif has 1 channels of uint16"):
+        cache.build(tmp_path / "c", items, CLASSES)
+    assert not storage.is_sealed(tmp_path / "c")
 
 
 def test_results_do_not_depend_on_the_number_of_workers(tmp_path):

@@ -69,8 +69,8 @@ def long(seed: int) -> list[tuple[str, Kill]]:
         ("report", Kill(1, call="semiseg.programs.train:write_report")),
         ("report", Kill(draw.randint(1, 3), point="write", match="samples/")),
         ("report", Kill(1, point="write", match="label_next.csv")),
-        ("report", Kill(draw.randint(1, 2), point="fsync", match="report.html")),
-        ("report", Kill(1, point="replace", match="run_state.json.*")),
+        ("report", Kill(1, point="fsync", match="report.html")),
+        ("report", Kill(2, point="replace", match="run_state.json")),
     ]  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def test_the_second_signal_ends_at_once(server: Server, whole: Path) -> None:
         once(lambda: True, signal.SIGTERM)(pid)
 
     ended = server.run("train", "data", "--out", run.name, *COMMAND, cwd=whole, watch=twice)
-    assert ended.code == 143
+    assert ended.code in (143, -signal.SIGTERM)  # one code for a shell
     ended = server.run("train", "data", "--out", run.name, "--resume", cwd=whole)
     assert ended.code == 0, ended.text
     assert summary(run)["hash"] == summary(whole / "whole")["hash"]

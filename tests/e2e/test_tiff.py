@@ -19,7 +19,7 @@ from _runner import Server
 from PIL import Image
 
 NEW = range(500, 504)
-TRAIN = ("--steps", 60, "--size", 32, "--batch", 6, "--set", "turn=yes")
+TRAIN = ("--steps", 90, "--size", 16, "--batch", 8, "--set", "lr=0.01")
 Change = Callable[[np.ndarray], np.ndarray]
 
 

@@ -214,9 +214,9 @@ def test_every_call_fails_once(tmp_path, no_wait, scenario):
 @pytest.mark.parametrize("number", range(1, 6))
 def test_a_forgotten_older_folder_never_comes_back(tmp_path, number):
     folder = tmp_path / "final"
-    storage.save_folder(tmp_path / "final.old-999999999-0", OLD, {"n": 0})
+    storage.save_folder(tmp_path / "final.old-0-0", OLD, {"n": 0})
     storage.save_folder(folder, OLD, {"n": 1})
-    storage.save_folder(tmp_path / "final.old-999999999-0", OLD, {"n": 0})
+    storage.save_folder(tmp_path / "final.old-0-0", OLD, {"n": 0})
     assert attempt(lambda: storage.save_folder(folder, NEW, {"n": 2}), "replace", number, "kill") in (None, 0, 9)
     assert storage.verify(folder)["meta"]["n"] in (1, 2)
 

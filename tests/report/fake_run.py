@@ -44,10 +44,10 @@ def fake_run(folder: Path, **choices) -> Path:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(7)
     put(folder / "summary.json", summary(fake))
-    config = {"method": "supervised", "steps": 2000, "optimizer": {"name": "adamw", "lr": 0.003}}
+    config = {"data": "my_data", "method": "supervised", "steps": 2000, "optimizer": {"name": "adamw", "lr": 0.003}}
     put(folder / "run.json", {
         "format": 1, "version": "0.1.0", "created": "2026-05-04T10:21:00+00:00", "command": summary(fake)["command"],
-        "config": config, "data": {"root": "my_data", "channels": 1, "dtype": "uint8"},
+        "config": config, "data": {"path": "/somewhere/my_data", "channels": 1, "dtype": "uint8"},
         "versions": {"python": "3.11.9", "torch": "2.10.0", "numpy": "2.1.0"},
         "machine": {"cpu": "8 cores", "device": "cpu"},
     })  # fmt: skip

@@ -15,7 +15,7 @@ FLOATS = st.floats(-1e6, 1e6, allow_nan=False)
 
 
 @given(FLOATS, FLOATS)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_ticks_enclose_and_are_few(a, b):
     low, high = min(a, b), max(a, b)
     found = ticks(low, high)

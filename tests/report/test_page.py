@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from checks import check
 from fake_run import fake_run
 
 from semiseg.errors import Refusal
 from semiseg.report import write_report
+from semiseg.report.pictures import png_bytes
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def edit(run, **changes):
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel"])
 def test_every_kind_says_everything(tmp_path, kind):
-    tree = page(fake_run(tmp_path / "run", kind=kind, samples=3))
+    tree = page(fake_run(tmp_path / "run", kind=kind, samples=3, side=48))
     text = tree.text
     assert "Unlabeled images helped: +0.031 mIoU on val over labels only (0.742 → 0.773)." in text
     titles = ["Pictures", "Scores on val", "Generations", "Training", "Label these next", "What was used",
@@ -86,7 +88,9 @@ def test_supervised_run_without_val_or_truth(tmp_path):
 
 def test_150_classes_with_very_long_names(tmp_path):
     names = ["background", *(f"class {i} " + "very_long_" * 30 for i in range(1, 150))]
-    tree = page(fake_run(tmp_path / "run", kind="multiclass", names=names, image_name="n" * 200 + "{}"))
+    tree = page(
+        fake_run(tmp_path / "run", kind="multiclass", names=names, samples=1, side=48, image_name="n" * 200 + "{}")
+    )
     rows = [a for tag, a, parents in tree.tags if tag == "th" and a.get("scope") == "row"]
     assert len(rows) == 150 + 4 + 3
     assert "absent" in tree.text and "1 class absent from val" in tree.text
@@ -111,6 +115,17 @@ def test_a_damaged_part_is_named(run, name):
 def test_a_damaged_picture_is_left_out(run):
     (run / "samples" / "00-model.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     assert "Model: none" in page(run).text
+
+
+def test_noisy_pictures_stop_at_the_budget(run):
+    noise = np.random.default_rng(0).integers(0, 256, (320, 320, 3), dtype=np.uint8)
+    (run / "samples" / "noise.png").write_bytes(png_bytes(noise))
+    files = dict.fromkeys(("image", "truth", "baseline", "model", "inconsistency"), "noise.png")
+    entries = [{"name": f"n{i}", "split": "val", "share": 0.1, **files} for i in range(24)]
+    (run / "samples" / "samples.json").write_text(json.dumps(entries))
+    tree = page(run)  # below 5 MB
+    assert 5 <= len(tree.named("img")) < 24 * 5
+    assert "more samples in the folder samples/" in tree.text
 
 
 def test_pictures_come_from_the_run_only(run, tmp_path):
@@ -140,16 +155,28 @@ def test_wrong_types_in_the_summary_do_not_stop_it(run):
     page(run)
 
 
-@pytest.mark.parametrize("shape", ["top", "metrics", "arms"])
-def test_scores_on_test_are_named_so(run, shape):
-    found = {"miou": 0.7654, "dice": 0.86, "iou_per_image": 0.75}
-    value = {"top": found, "metrics": {"metrics": found}, "arms": {"arms": [{"name": "the last", "test": found}]}}[
-        shape
-    ]
-    (run / "evaluation-test.json").write_text(json.dumps(value))
+def test_scores_on_test_are_named_so(run):
+    found = {"miou": 0.7654, "dice": 0.86, "iou_per_image": 0.75, "per_class": {"a": {"iou": 0.5}, "b": {"iou": None}}}
+    (run / "evaluation-test.json").write_text(json.dumps({"images": 60, "metrics": found}))
+    (run / "evaluation-test-ensemble.json").write_text(json.dumps({"images": 60, "metrics": {"miou": 0.8}}))
     text = page(run).text
-    assert "mIoU on test 0.765" in text and "Scores on test" not in text
+    assert "mIoU on test 0.765" in text and "These are scores on 60 images of test" in text
+    assert "average of the committee 0.800" in text and "b absent absent" in text
     assert "--split test" not in text
+
+
+def test_a_run_that_moved_is_called_by_its_present_name(run):
+    record = json.loads((run / "run.json").read_text())
+    for out, said in (("results/run", "semiseg predict results/run my"), ("results/old", "semiseg predict run my")):
+        record["config"]["out"] = out
+        (run / "run.json").write_text(json.dumps(record))
+        assert said in page(run).text
+
+
+def test_a_single_model_has_doubt_and_no_committee(run):
+    (run / "label_next.csv").write_text("rank,image,path,score,inconsistent_share\n1,a,u/a.png,0.412,\n")
+    text = page(run).text
+    assert "The model is least sure" in text and "doubt 0.412" in text
 
 
 def test_no_test_set_no_command_for_it(run):

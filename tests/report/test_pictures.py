@@ -94,6 +94,7 @@ def test_palette_gives_every_name_its_own_color(names):
 def test_palette_of_many_and_of_the_user():
     assert len(set(palette([str(i) for i in range(254)]))) == 254
     assert palette(["a", "b"], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]) == [(1, 2, 3), (4, 5, 6)]
+    assert palette(["cell"], [[0, 0, 0], [4, 5, 6]]) == [(4, 5, 6)]  # binary: background, foreground
     assert palette(["a", "b"], [[1, 2, 3]]) == palette(["a", "b"])
     assert palette(["Background", "a"])[1] == palette(["a"])[0]
 

@@ -45,6 +45,33 @@ def test_labels_only_run_claims_nothing():
     assert verdict.tone == "plain" and verdict.caveats == []
 
 
+def test_an_ensemble_learned_nothing_from_unlabeled_images():
+    value = summary(Fake())
+    value["generations"] = value["generations"][:1]
+    value["arms"] = value["arms"][:2]
+    verdict = changed(value, program="ensemble", model={"folder": "generation-0/member-0"})
+    assert verdict.sentence.startswith("Trained on labels only: 0.742")
+    assert verdict.caveats == ["“committee average” scores higher (0.759) than the model of this run (0.742)."]
+
+
+def test_few_val_images_only_seem_to_say_something():
+    for gain, said in ((0.03, "seem to have helped"), (-0.03, "seem not to have helped")):
+        assert said in changed(summary(Fake(gain=gain)), counts={"val": 19}).sentence
+
+
+def test_a_gain_that_did_not_promote_is_no_help():
+    value = summary(Fake(gain=0.03, promoted=False))
+    assert "did not help clearly enough (worse on val than generation 0)" in judge(value).sentence
+
+
+def test_what_labels_alone_can_do_better_is_no_green_light():
+    value = summary(Fake(gain=0.01))
+    best = value["arms"][0] | {"name": "best of 2 on val", "folder": "generation-0/member-1"}
+    best["val"] = best["val"] | {"miou": 0.79}
+    verdict = changed(value, arms=[*value["arms"], best])
+    assert verdict.tone == "flat" and "It saw labels only." in verdict.caveats[0]
+
+
 def test_without_val_there_is_no_score():
     assert judge(summary(Fake(val=False))).sentence.startswith("No val set, so no score")
 
@@ -59,7 +86,11 @@ def test_caveats_name_small_val_carved_val_and_a_better_committee():
     value = summary(Fake(gain=0.01))
     verdict = changed(value, val_source="carved", counts={"val": 8})
     text = " ".join(verdict.caveats)
-    assert "only 8 images" in text and "set aside from your labeled images" in text
+    assert (
+        "seem to have helped" in verdict.sentence
+        and "only 8 images" in text
+        and "set aside from your labeled images" in text
+    )
     assert "“committee average” scores higher (0.759)" in text and "One seed (0)" in text
 
 

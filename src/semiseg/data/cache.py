@@ -25,6 +25,7 @@ from semiseg.data.classes import ClassMap
 from semiseg.data.decode import read_image
 from semiseg.data.folder import read_label
 from semiseg.data.index import Item
+from semiseg.errors import Problem, Refusal
 
 SAMPLED_PIXELS = 1_000_000
 Progress = Callable[[int, int], None]
@@ -111,6 +112,9 @@ def _write(
         decoded = _ordered(lambda item: _decode(item, classes, resize), items, workers)
         for done, (item, (image, label)) in enumerate(zip(items, decoded, strict=True), 1):
             h, w, c = image.shape
+            if position and (str(image.dtype), c) != (table["dtype"], table["channels"]):
+                found = f"has {c} channels of {image.dtype}; the images before it have {table['channels']} of {table['dtype']}"
+                raise Refusal(Problem("D14", str(item.image), found, "convert it as the others are"))
             table["names"].append(item.name)
             table["height"].append(h)
             table["width"].append(w)

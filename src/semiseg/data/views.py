@@ -66,7 +66,10 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Ge
 
 
 def draw_crop(store: Store, index: Tensor, size: int, geometry: Geometry, generator: torch.Generator) -> Crop:
-    """Random crops of `size`² px, inside the image where it is large enough, centred where it is not."""
+    """Random crops of `size`² px, inside the image where it is large enough, centred where it is not.
+
+    The corners of a rotated crop may reach beyond the image; `valid` says where.
+    """
     n = len(index)
     height, width = store.height.cpu()[index].float(), store.width.cpu()[index].float()
     scale = uniform((n,), math.log(geometry.scale[0]), math.log(geometry.scale[1]), generator).exp()

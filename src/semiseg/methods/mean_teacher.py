@@ -52,4 +52,4 @@ class MeanTeacher(Method):
 
     def predictor(self) -> torch.nn.Module:
         """The teacher."""
-        return self.teacher
+        return self.teacher.network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from semiseg import storage
+from semiseg.data.classes import ClassMap
 from semiseg.inconsistency import inconsistency_mask
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import opinions
@@ -84,8 +86,15 @@ def samples(session: Session, outcome: Outcome, ranking: list[dict[str, Any]]) -
             model=_flat(label, data.classes.kind), inconsistency=doubt,
             share=None if doubt is None else float(doubt.mean()),
         ))  # fmt: skip
-    given = data.classes.colors or (data.classes.palette or ())[: len(data.classes.names)] or None
-    write_samples(session.run, made, data.classes.names, given)
+    write_samples(session.run, made, data.classes.names, _colors(data.classes))
+
+
+def _colors(classes: ClassMap) -> Sequence[Sequence[int]] | None:
+    """The user's own colours of the classes, where their masks have them."""
+    if classes.colors or not classes.palette:
+        return classes.colors or None
+    values = classes.values[-1:] if classes.kind == "binary" else classes.values
+    return [classes.palette[v] for v in values] if max(values) < len(classes.palette) else None
 
 
 def _spread(n: int, wanted: int) -> list[int]:

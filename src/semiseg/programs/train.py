@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import fields
@@ -16,6 +18,7 @@ import semiseg
 from semiseg import storage
 from semiseg.errors import BUSY, CHECKPOINT, USAGE, Problem, Refusal
 from semiseg.methods import arguments, method_class
+from semiseg.networks import build
 from semiseg.programs import PROGRAMS, outputs, program_class
 from semiseg.programs.session import Session
 from semiseg.report import write_report
@@ -34,7 +37,8 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
     method, program = split_name(str(name), PROGRAMS)
     if not options.get("method") and not asked.get("method"):
         program = saved.get("program", program)
-    config = Config(**{f.name: saved[f.name] for f in fields(Config) if f.name in saved})
+    known = {f.name for f in fields(Config)}
+    config = Config(**copy.deepcopy({k: v for k, v in saved.items() if k in known}))  # `saved` is compared with it later
     config.method, config.program = method, program
     settings = Settings(arguments(method_class(method)), arguments(program_class(program)), config)
     for key, value in asked.items():
@@ -86,7 +90,7 @@ def train(
     with storage.lock(run):
         storage.sweep(run)
         STOP.install()
-        again = f"semiseg train {config.data} --out {run} --resume"
+        again = shlex.join(["semiseg", "train", config.data, "--out", str(run), "--resume"])
         storage.run_state(run, "running", resume=again)
         try:
             result = _run(run, config, record, log, command or again.replace(" --resume", ""), begin)
@@ -99,6 +103,8 @@ def train(
         except BaseException as error:
             storage.run_state(run, "failed", 1, f"{type(error).__name__}: {error}", again)
             raise
+        finally:
+            STOP.release()
         storage.run_state(run, "finished")
     return result
 
@@ -132,10 +138,10 @@ def _run(run: Path, config: Config, record: dict[str, Any], log: Log, command: s
 
 def _existing(run: Path, data: str, resume: str) -> dict[str, Any]:
     """run.json of a run to go on with; {} for a new one. Refuses what --resume does not allow."""
-    again = f"semiseg train {data} --out {run}"
+    again = shlex.join(["semiseg", "train", data, "--out", str(run)])
     if (run / "run.json").exists():
         if not resume:
-            fix = f"continue it: {again} --resume; or start another one: semiseg train {data} --out {run}-2"
+            fix = f"continue it: {again} --resume; or start another: {shlex.join(['semiseg', 'train', data, '--out', f'{run}-2'])}"
             raise Refusal(Problem("S10", str(run), "holds a run already", fix), BUSY)
         return storage.read_json(run / "run.json")
     if resume == "force":
@@ -158,8 +164,9 @@ def _explicit(saved: Mapping[str, Any], config: Config) -> dict[str, Any]:
 
 
 def _check_program(config: Config) -> None:
-    """Arguments that a method or program refuses are refused before anything is read."""
+    """What a program, a network's name or its weights refuse is refused before anything is read."""
     program_class(config.program)(**config.program_args)
+    build(config.network, 3, 2, pretrained=config.weights or None)
 
 
 def machine() -> dict[str, Any]:

@@ -28,6 +28,8 @@ def palette(names: Sequence[str], given: Sequence[Sequence[int]] | None = None) 
 
     All differ unless the user's do not; a background comes grey and leaves the safe colours to the others.
     """
+    if given is not None and len(names) == 1 and len(given) == 2:
+        given = given[1:]  # a binary set: background, foreground
     if given is not None and len(given) >= len(names):
         return [(int(c[0]), int(c[1]), int(c[2])) for c in given[: len(names)]]
     ground = bool(names) and is_background(names, 0)

@@ -6,6 +6,7 @@ from semiseg.report import charts
 from semiseg.report.gallery import class_colors, swatch, thumbnail
 from semiseg.report.load import Facts, mapping
 from semiseg.report.markup import count, esc, name, note, number, percent, plural, score, section
+from semiseg.report.used import run_name
 
 TOP = 12
 
@@ -18,15 +19,19 @@ def label_next(facts: Facts) -> str:
     for index, row in enumerate(facts.queue[:TOP], start=1):
         image = row.get("image") or row.get("path") or "?"
         share, value = number(row.get("inconsistent_share")), number(row.get("score"))
-        said = f"{percent(share)} inconsistent" if share is not None else f"score {score(value)}"
+        said = f"{percent(share)} inconsistent" if share is not None else f"doubt {score(value)}"
         picture = thumbnail(facts, image)
         items.append(
             f'<li><span class="rank">{count(row.get("rank"), str(index))}</span>{picture}'
             f'<span class="what">{name(image)}<span class="quiet">{said}</span></span></li>'
         )
-    path = esc(facts.run.name + "/label_next.csv")
+    path = esc(run_name(facts) + "/label_next.csv")
     total = plural(len(facts.queue), "image")
-    intro = note("The committee is least sure about these unlabeled images, so a label there is likely to teach most.")
+    one = not any(row.get("inconsistent_share") for row in facts.queue)
+    who, how = ("model", " Doubt is the mean of 1 − confidence.") if one else ("committee", "")
+    intro = note(
+        f"The {who} is least sure about these unlabeled images, so a label there is likely to teach most.{how}"
+    )
     full = note(f'All {total} in order: <a href="label_next.csv"><code>{path}</code></a>')
     return section("label-next", "Label these next", intro, f'<ol class="queue">{"".join(items)}</ol>', full)
 

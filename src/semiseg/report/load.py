@@ -26,12 +26,12 @@ class Curve:
 
 @dataclass
 class Facts:
-    """Everything the page is made of. `unread` names files that are there but could not be read."""
+    """Everything the page is made of. `tests`: who predicted -> its evaluation on test; `unread`: damaged files."""
 
     run: Path
     summary: Json
     record: Json
-    test: Json | None
+    tests: dict[str, Json]
     samples: list[Json]
     colors: dict[str, str]
     curves: list[Curve]
@@ -70,12 +70,15 @@ def load(run: Path) -> Facts:
         raise Refusal(Problem("S01", str(run / "summary.json"), found, fix, expected), CHECKPOINT)
     samples = _json(run / "samples" / "samples.json", unread)
     colors = {str(c.get("name")): str(c.get("color")) for c in dicts(_json(run / "samples" / "palette.json", unread))}
-    test = _json(run / "evaluation-test.json", unread)
+    evaluations = {
+        "the model": _json(run / "evaluation-test.json", unread),
+        "average of the committee": _json(run / "evaluation-test-ensemble.json", unread),
+    }
     facts = Facts(
         run=run,
         summary=summary,
         record=mapping(_json(run / "run.json", unread)),
-        test=test if isinstance(test, dict) else None,
+        tests={who: found for who, found in evaluations.items() if isinstance(found, dict)},
         samples=dicts(samples),
         colors=colors,
         curves=[],

@@ -93,7 +93,7 @@ def _tiles(facts: Facts, verdict: Verdict) -> str:
         tiles.append(("mIoU on val", score(model.miou), under))
         if verdict.compared and base and base.miou is not None:
             tiles.append(("Δ to labels only", delta(model.miou, base.miou), f"labels only {score(base.miou)}"))
-    for title, metrics in used.test_scores(facts.test)[-1:]:
+    for title, metrics in used.test_scores(facts)[:1]:
         tiles.append(("mIoU on test", score(metrics.get("miou")), title))
     shares = [v for g in facts.generations if (v := number(g.get("inconsistent_share"))) is not None]
     if shares:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from semiseg.report.load import Facts, Json, dicts, mapping
@@ -24,17 +25,28 @@ from semiseg.report.markup import (
 )
 from semiseg.report.verdict import Verdict, seed_text
 
-STAGES = {"cache": "decode the images", "train": "train", "consensus": "consensus", "report": "this report"}
+STAGES = {
+    "check": "check the data",
+    "cache": "decode the images",
+    "report": "this report",
+    "training_all_tries": "training, all tries",
+}
 VAL = {"given": "given as a folder or list", "carved": "carved from the labeled images", "none": "none"}
 
 
 def data_name(facts: Facts) -> str:
     """The data folder as the user typed it, or an empty string."""
-    for place in (facts.record.get("data"), facts.record.get("config")):
-        for found in (place, *(mapping(place).get(key) for key in ("root", "folder", "data"))):
+    for place in (facts.record.get("config"), facts.record.get("data")):
+        for found in (place, *(mapping(place).get(key) for key in ("data", "path"))):
             if isinstance(found, str) and found:
                 return found
     return ""
+
+
+def run_name(facts: Facts) -> str:
+    """The run folder as the user typed it (it may have moved: then its present name)."""
+    typed = mapping(facts.record.get("config")).get("out")
+    return typed if isinstance(typed, str) and Path(typed).name == facts.run.name else facts.run.name
 
 
 def used(facts: Facts) -> str:
@@ -68,7 +80,9 @@ def took(facts: Facts) -> str:
     """Seconds per stage, images forwarded and memory."""
     seconds = mapping(facts.summary.get("seconds"))
     pairs = [("In total", f"<b>{duration(seconds.get('total'))}</b>")] if "total" in seconds else []
-    pairs += [(STAGES.get(k, k).capitalize(), duration(v)) for k, v in seconds.items() if k != "total"]
+    pairs += [
+        (STAGES.get(k, k.replace("_", " ")).capitalize(), duration(v)) for k, v in seconds.items() if k != "total"
+    ]
     pairs.append(("Images forwarded", count(facts.summary.get("images_forwarded"))))
     memory = number(facts.summary.get("peak_memory_mb"))
     pairs.append(("Peak memory", "" if memory is None else f"{count(memory)} MB"))
@@ -87,22 +101,14 @@ def warnings(facts: Facts) -> str:
     return section("warnings", "Warnings", f'<ul class="warnings">{"".join(f"<li>{esc(w)}</li>" for w in said)}</ul>')
 
 
-def test_scores(evaluation: Json | None) -> list[tuple[str, Json]]:
-    """(name, metrics) of every arm in evaluation-test.json; one unnamed arm when the metrics stand at its top."""
-    if evaluation is None:
-        return []
-    found = []
-    for arm in dicts(evaluation.get("arms")):
-        metrics = _metrics(arm)
-        if metrics:
-            found.append((str(arm.get("name") or "arm"), metrics))
-    top = _metrics(evaluation)
-    return found or ([("the model", top)] if top else [])
+def test_scores(facts: Facts) -> list[tuple[str, Json]]:
+    """(who predicted, metrics) of every evaluation on test, the model first."""
+    return [(who, found) for who, evaluation in facts.tests.items() if (found := _metrics(evaluation))]
 
 
 def test(facts: Facts) -> str:
     """The scores on test, or the command that reads it."""
-    scores = test_scores(facts.test)
+    scores = test_scores(facts)
     if not scores and not _has_test(facts):
         hint = "There is no test set. Put labeled images that nothing is trained or chosen on into <code>test/</code>."
         return section("test", "Test", note(hint))
@@ -110,18 +116,25 @@ def test(facts: Facts) -> str:
         hint = "Test has not been read. It is the only number that nothing was chosen by; read it once, at the end:"
         return section("test", "Test", note(hint), command(_evaluate(facts)))
     rows = [
-        [name(title), f"<b>{score(m.get('miou'))}</b>", score(m.get("dice")), score(m.get("iou_per_image"))]
-        for title, m in scores
+        [name(who), f"<b>{score(m['miou'])}</b>", score(m.get("dice")), score(m.get("iou_per_image"))]
+        for who, m in scores
     ]
-    said = note("These are scores on <b>test</b>: nothing was chosen by them.")
-    return section("test", "Test", said, table(["Arm", "mIoU", "Dice", "IoU per image"], rows, "Scores on test"))
+    shown = [table(["Predicted by", "mIoU", "Dice", "IoU per image"], rows, "Scores on test")]
+    classes = mapping(scores[0][1].get("per_class"))
+    if len(classes) > 1:
+        cells = [[name(n), *(score(mapping(v).get(k), "absent") for k in ("iou", "dice"))] for n, v in classes.items()]
+        said = esc(f"Classes on test, {scores[0][0]}")
+        shown += [f"<h3>{said}</h3>", table(["Class", "IoU", "Dice"], cells, said, tall=True)]
+    images = number(next(iter(facts.tests.values())).get("images"))
+    of = f" {plural(images, 'image')} of" if images is not None else ""
+    return section("test", "Test", note(f"These are scores on{of} <b>test</b>: nothing was chosen by them."), *shown)
 
 
 def next_commands(facts: Facts, verdict: Verdict) -> str:
     """What to type next."""
-    run = shlex.quote(facts.run.name)
+    run = shlex.quote(run_name(facts))
     steps = [("Masks for new images", f"semiseg predict {run} my_new_images --out predictions")]
-    if not test_scores(facts.test) and _has_test(facts):
+    if not test_scores(facts) and _has_test(facts):
         steps.append(("The fair number", _evaluate(facts)))
     if facts.queue:
         data = shlex.quote(data_name(facts) or "my_data")
@@ -140,7 +153,7 @@ def _has_test(facts: Facts) -> bool:
 
 
 def _evaluate(facts: Facts) -> str:
-    return f"semiseg evaluate {shlex.quote(facts.run.name)} {shlex.quote(data_name(facts) or 'my_data')} --split test"
+    return f"semiseg evaluate {shlex.quote(run_name(facts))} {shlex.quote(data_name(facts) or 'my_data')} --split test"
 
 
 def _metrics(value: Json) -> Json:

@@ -50,13 +50,17 @@ def judge(summary: Json) -> Verdict:
     arms = _arms(summary)
     baseline = next((a for a in arms if a.name.lower().startswith("labels only")), None)
     model = _model(summary, arms)
-    sentence, tone = _sentence(summary, arms, baseline, model)
-    return Verdict(sentence, tone, _caveats(summary, arms, baseline, model), arms, baseline, model)
+    sentence, tone = _sentence(summary, baseline, model)
+    rival = _rival(arms, baseline, model)
+    caveats = _caveats(summary, baseline, model, rival)
+    return Verdict(sentence, "flat" if rival and tone == "helped" else tone, caveats, arms, baseline, model)
 
 
 def supervised(summary: Json) -> bool:
-    """Whether the run looked at no unlabeled image at all."""
-    return not summary.get("program") and str(summary.get("method")) == "supervised"
+    """Whether no model of the run learned from an unlabeled image: the supervised method, and generation 0 only."""
+    return str(summary.get("method")) == "supervised" and not any(
+        number(g.get("generation")) for g in dicts(summary.get("generations"))
+    )
 
 
 def _arms(summary: Json) -> list[Arm]:
@@ -84,7 +88,7 @@ def _model(summary: Json, arms: list[Arm]) -> Arm | None:
     return arms[-1] if arms and not folder else None
 
 
-def _sentence(summary: Json, arms: list[Arm], baseline: Arm | None, model: Arm | None) -> tuple[str, str]:
+def _sentence(summary: Json, baseline: Arm | None, model: Arm | None) -> tuple[str, str]:
     if model is None or model.miou is None:
         if mapping(summary.get("counts")).get("val"):
             return "This run holds no score on val, so judge it by the pictures.", "plain"
@@ -98,11 +102,12 @@ def _sentence(summary: Json, arms: list[Arm], baseline: Arm | None, model: Arm |
         return _kept(summary, model)
     gain = model.miou - baseline.miou
     numbers = f"{signed(gain)} mIoU on val over labels only {change(baseline.miou, model.miou)}"
+    few = _few(summary)
     if gain >= CLEAR:
-        return f"Unlabeled images helped: {numbers}.", "helped"
+        return f"Unlabeled images {'seem to have helped' if few else 'helped'}: {numbers}.", "helped"
     if gain > -CLEAR:
         return f"Unlabeled images made no clear difference: {numbers}.", "flat"
-    return f"Unlabeled images did not help: {numbers}.", "hurt"
+    return f"Unlabeled images {'seem not to have helped' if few else 'did not help'}: {numbers}.", "hurt"
 
 
 def _first(summary: Json) -> set[str]:
@@ -121,6 +126,10 @@ def _kept(summary: Json, model: Arm) -> tuple[str, str]:
         return said, "flat"
     best = max(later, key=lambda a: a.miou or 0.0)
     gain = (best.miou or 0.0) - (model.miou or 0.0)
+    if gain > 0:  # below 20 val images another figure than mIoU promotes
+        reason = next((str(g["why"]) for g in reversed(dicts(summary.get("generations"))) if g.get("why")), "")
+        said = f"Unlabeled images did not help clearly enough{f' ({reason})' if reason else ''}: "
+        return said + f"a labels-only model is kept ({score(model.miou)} mIoU on val).", "flat"
     return (
         f"Unlabeled images did not help: the best later model scored {signed(gain)} mIoU on val "
         f"{change(model.miou, best.miou)}, so a labels-only model is kept.",
@@ -128,20 +137,34 @@ def _kept(summary: Json, model: Arm) -> tuple[str, str]:
     )
 
 
-def _caveats(summary: Json, arms: list[Arm], baseline: Arm | None, model: Arm | None) -> list[str]:
+def _few(summary: Json) -> float | None:
+    """The number of val images when it is too small to tell, else None."""
+    images = number(mapping(summary.get("counts")).get("val"))
+    return images if images is not None and 0 < images < FEW else None
+
+
+def _rival(arms: list[Arm], baseline: Arm | None, model: Arm | None) -> Arm | None:
+    """The best other arm, when it is clearly better than the model: averaging at prediction, or the best of several."""
+    if model is None or model.miou is None:
+        return None
+    others = [a for a in arms if a is not baseline and (a.folder != model.folder or not a.folder) and a is not model]
+    best = max(others, key=lambda a: a.miou or 0.0, default=None)
+    return best if best and (best.miou or 0.0) - model.miou >= CLEAR else None
+
+
+def _caveats(summary: Json, baseline: Arm | None, model: Arm | None, rival: Arm | None) -> list[str]:
     if model is None or model.miou is None:
         return []
     said = []
-    images = number(mapping(summary.get("counts")).get("val"))
-    if images is not None and 0 < images < FEW:
-        said.append(f"Val has only {plural(images, 'image')}; below {FEW} a difference like this can be chance.")
+    few = _few(summary)
+    if few:
+        said.append(f"Val has only {plural(few, 'image')}; below {FEW} a difference like this can be chance.")
     if summary.get("val_source") == "carved":
         said.append("Val was set aside from your labeled images, so the models trained on fewer labels.")
-    rivals = [a for a in arms if a.folder != model.folder and a is not baseline and a.miou is not None]
-    best = max(rivals, key=lambda a: a.miou or 0.0, default=None)
-    if best and (best.miou or 0.0) - model.miou >= CLEAR:
-        pair = f"({score(best.miou)}) than the model of this run ({score(model.miou)})"
-        said.append(f"“{best.name}” scores higher {pair}.")
+    if rival:
+        pair = f"({score(rival.miou)}) than the model of this run ({score(model.miou)})"
+        only = " It saw labels only." if rival.folder in _first(summary) else ""
+        said.append(f"“{rival.name}” scores higher {pair}.{only}")
     if baseline is not None and not supervised(summary):
         seed = seed_text(summary.get("seed"))
         said.append(f"One seed ({seed}), and val also chose the model: the fair number is the one on test.")

@@ -15,10 +15,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from semiseg import storage
-from semiseg.batch import Clock, seed_of
+from semiseg.batch import Clock, Labeled, Unlabeled, seed_of
 from semiseg.data.sampler import Feed
 from semiseg.ema import Average
-from semiseg.errors import DIVERGED, Problem, Refusal
+from semiseg.errors import DIVERGED, USAGE, Problem, Refusal
 from semiseg.methods.base import Method
 from semiseg.training import checkpoint
 from semiseg.training.config import Config
@@ -165,7 +165,7 @@ class _Run:
         clock = Clock(self.step, config.steps, key)
         labeled = self.job.feed.labeled(self.step)
         unlabeled = self.job.feed.unlabeled(self.step, self.method.views)
-        losses = self.wrapped.step(labeled, unlabeled, clock)
+        losses = self.losses(labeled, unlabeled, clock)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(losses["loss"])
         if config.clip:
@@ -182,6 +182,16 @@ class _Run:
             self.average.update(self.method.predictor())
         self.window.append({k: v.detach() for k, v in losses.items()})
         self.step += 1
+
+    def losses(self, labeled: Labeled, unlabeled: Unlabeled | None, clock: Clock) -> dict[str, Tensor]:
+        """The method's step; the one mistake that only shows here gets its words."""
+        try:
+            return self.wrapped.step(labeled, unlabeled, clock)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            found = f"is {self.config.batch} at {self.config.size} px: batch normalisation is left with a single value"
+            raise Refusal(Problem("C06", "--batch", found, "use --batch 2 or more, or a larger --size"), USAGE) from error
 
     def flush(self) -> dict[str, Any]:
         """One log row: means over the window. The only place where training waits for the device."""

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 
 class Stopped(Exception):
@@ -19,13 +20,22 @@ class Stopped(Exception):
 class Stop:
     """`requested` is the exit code once a signal has come, 0 before."""
 
-    requested = 0
+    def __init__(self) -> None:
+        self.requested = 0
+        self._before: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
         """Take over the signals; only the main thread can."""
+        self.requested = 0  # a program that trains again after it was stopped
         if threading.current_thread() is threading.main_thread():
             for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-                signal.signal(name, self._handle)
+                self._before[name] = signal.signal(name, self._handle)
+
+    def release(self) -> None:
+        """Give the signals back to whoever had them."""
+        while self._before:
+            name, handler = self._before.popitem()
+            signal.signal(name, handler or signal.SIG_DFL)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
