@@ -25,7 +25,10 @@ def random_labels(seed, members=3, classes=3, size=4, channels=0):
     return torch.randint(2 if channels else classes, shape, generator=g, dtype=torch.uint8)
 
 
-BINARY = [([[1, 1, 0, 0], [1, 0, 1, 0]], [1, 0, 0, 0], [0, 1, 1, 0]), ([[1, 1, 0], [1, 1, 0], [1, 0, 0]], [1, 0, 0], [0, 1, 0])]
+BINARY = [
+    ([[1, 1, 0, 0], [1, 0, 1, 0]], [1, 0, 0, 0], [0, 1, 1, 0]),
+    ([[1, 1, 0], [1, 1, 0], [1, 0, 0]], [1, 0, 0], [0, 1, 0]),
+]
 
 
 @pytest.mark.parametrize(("teachers", "label", "mask"), BINARY)
@@ -94,7 +97,9 @@ def test_the_authors_two_functions(members):
         assert torch.equal(made.inconsistent, union) and torch.equal(made.label, label * ~union)
 
 
-some = st.tuples(st.integers(0, 10**6), st.integers(2, 5), st.sampled_from([0, 1, 3]), st.sampled_from(["union", "channel"]))
+some = st.tuples(
+    st.integers(0, 10**6), st.integers(2, 5), st.sampled_from([0, 1, 3]), st.sampled_from(["union", "channel"])
+)
 
 
 @given(some)

@@ -1,9 +1,9 @@
 """`InconsistencyMask`, the refiner: each of its switches, on each kind of task."""
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from semiseg.batch import IGNORE, Clock
 from semiseg.errors import Refusal
 from semiseg.inconsistency import FILLS, InconsistencyMask, inconsistency_mask

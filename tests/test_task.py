@@ -3,11 +3,11 @@
 import math
 
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from semiseg.batch import IGNORE, Labeled, Target
 from semiseg.errors import Refusal
 from semiseg.task import LOSSES, Multiclass, Multilabel, make_task

@@ -41,18 +41,18 @@ def draw(mask, seed=0, channels=1):
     return bright + 0.02 * noise
 
 
-def labeled(kind, n=2, size=32, seed=0):
+def labeled(kind, n=2, size=16, seed=0):
     mask = truth(kind, n, size, seed)
     return Labeled(draw(mask, seed), mask)
 
 
-def unlabeled(kind, n=3, size=32, seed=100, views=1, planes=None):
+def unlabeled(kind, n=3, size=16, seed=100, views=1, planes=None):
     weak = draw(truth(kind, n, size, seed), seed)
     strong = tuple(weak * 0.9 + 0.02 * (i + 1) for i in range(views))
     return Unlabeled(weak, strong, torch.ones(n, 1, size, size, dtype=torch.bool), planes)
 
 
-def planes(kind, n=3, size=32, seed=100):
+def planes(kind, n=3, size=16, seed=100):
     """A committee that knows the truth of `unlabeled` but disagrees in the upper left quarter."""
     label = truth(kind, n, size, seed)
     agree = torch.ones(n, 1, size, size, dtype=torch.bool)

@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Semi-supervised image segmentation on your own folder: many images, few labels.\n\n"
-    "Start with: semiseg check my_images, then: semiseg train my_images --out runs/first",
+    "Start with: semiseg check my_images, then: semiseg train my_images",
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", hidden=True)]
@@ -54,7 +54,7 @@ def check(
 @app.command()
 def train(
     data: Annotated[Path, typer.Argument(help="The data folder.")],
-    out: Annotated[Path, typer.Option(help="The run folder to write.")] = Path("runs/first"),
+    out: Annotated[Path | None, typer.Option(help="The run folder to write; runs/NAME of the data otherwise.")] = None,
     method: Annotated[
         str | None, typer.Option(help="NAME[+PROGRAM] or ./file.py:Class; see `semiseg methods`.")
     ] = None,
@@ -81,7 +81,8 @@ def train(
                "seed": seed}  # fmt: skip
     mode = AUTO.pop() if AUTO else "force" if resume else ""
     command = "semiseg " + " ".join(shlex.quote(a) for a in sys.argv[1:])
-    result, lines, following = train_folder(data, out, options, set_ or [], config, mode, json_, command)
+    run = out or Path("runs") / data.resolve().name
+    result, lines, following = train_folder(data, run, options, set_ or [], config, mode, json_, command)
     emit(result, json_, lines, following)
 
 
@@ -205,6 +206,13 @@ def _explain(error: Exception, as_json: bool) -> int:
     if kind in ("OutOfMemoryError", "MemoryError"):
         fix = "use a smaller --batch or --size, or --set precision=bf16-mixed"
         return _say(Refusal(Problem("R04", "memory", "ran out", fix), RESOURCES), as_json)
+    from semiseg.methods import LOADED
+
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if os.path.realpath(f.filename) in LOADED]
+    if frames:  # a method in a file of the user's own
+        where = f"{LOADED[os.path.realpath(frames[-1].filename)]}:{frames[-1].lineno}"
+        fix = "correct it and go on with --resume auto; --debug prints the whole way there"
+        return _say(Refusal(Problem("C03", where, f"fails: {kind}: {error}", fix), USAGE), as_json)
     found = f"met a bug of its own: {kind}: {error}"
     fix = "run it again with --debug and report what it prints"
     return _say(Refusal(Problem("B01", "semiseg", found, fix), BUG), as_json)

@@ -36,8 +36,6 @@ def check_folder(data: Path, size: int | None, labels: str, as_json: bool) -> Re
         *(f"{p.split(':', 1)[0]}:{p.split(':', 1)[1]}" for p in render(checked.problems)),
     ]
     following = shlex.join(["semiseg", "train", str(data), "--out", f"runs/{data.resolve().name}"])
-    if counts["unlabeled"]:
-        following += " --method im"
     return {**checked.to_json(), "next": following}, lines, following
 
 
@@ -65,7 +63,8 @@ def train_folder(
     lines = [*table(summary["arms"]), "", f"the model: {summary['model']['folder']} ({summary['model']['why']})"]
     lines += [f"Warning: {w}" for w in summary["warnings"]]
     lines += [f"report: {out}/report.html", f"what to label next: {out}/label_next.csv"]
-    return {**summary, "run": str(out)}, lines, f"semiseg predict {shlex.quote(str(out))} NEW_IMAGES --out predictions --inconsistency"
+    following = f"semiseg predict {shlex.quote(str(out))} NEW_IMAGES --out predictions --inconsistency"
+    return {**summary, "run": str(out)}, lines, following
 
 
 def table(arms: list[dict[str, Any]]) -> list[str]:

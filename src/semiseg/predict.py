@@ -33,19 +33,26 @@ class Folder:
 
 def find_images(images: Path) -> dict[str, Path]:
     """Image files by name: a single file, all below a folder, or below its images/ when it is a data folder."""
+    return _scan(images).files
+
+
+def _below(images: Path) -> Path:
+    return images / "images" if (images / "images").is_dir() else images
+
+
+def _scan(images: Path) -> walk.Scan:
     if images.is_file():
-        return {images.stem: images}
+        return walk.Scan({images.stem: images})
     if not images.is_dir():
         raise Refusal(Problem("D03", str(images), "does not exist", "give an image or a folder of images"), DATA)
-    inner = images / "images"
-    found = walk.scan(inner if inner.is_dir() else images)
+    found = walk.scan(_below(images))
     if not found.files:
         fix = "give a folder with PNG, JPEG, TIFF, BMP, GIF or WebP files"
         raise Refusal(Problem("D04", str(images), "holds no images", fix), DATA)
     clashes = [p for p in found.problems if p.code in ("D15", "D16")]
     if clashes:
         raise Refusal(clashes, DATA)
-    return found.files
+    return found
 
 
 def predict_folder(
@@ -61,18 +68,20 @@ def predict_folder(
 
     Images whose bytes, model and outputs are unchanged are skipped, so an interrupted call completes what is missing.
     """
-    files = find_images(images)
-    if out.resolve() in (images.resolve(), (images / "images").resolve()):
-        raise Refusal(Problem("C10", "--out", "is the folder of the images", "choose another folder"), USAGE)
-    done, skipped, failed = [], [], []
+    found = _scan(images)
+    target, source = out.resolve(), images.resolve()
+    if images.is_dir() and (target == source or target.is_relative_to(_below(source))):
+        text = "is the folder of the images, or lies in it"
+        raise Refusal(Problem("C10", f"--out {out}", text, "choose another folder"), USAGE)
+    done, skipped, failed = [], [], list(found.problems)  # links that lead nowhere, folders that cannot be read
     key = f"{model.hash[:16]}-{int(probabilities)}{int(inconsistency)}"
     known = {r["image"]: r for r in _read_rows(out / "predictions.csv")}
     rows: list[dict[str, Any]] = []
-    for number, (name, path) in enumerate(files.items(), 1):
+    for number, (name, path) in enumerate(found.files.items(), 1):
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             old = known.get(name)
-            if old and old["sha256"] == digest and old["model"] == key and (out / old["mask"]).exists():
+            if old and old["sha256"] == digest and old["model"] == key and _whole(model, out, old):
                 rows.append(old)
                 skipped.append(name)
             else:
@@ -91,6 +100,14 @@ def predict_folder(
     _write_rows(out / "predictions.csv", rows)
     _write_rows(out / "failed.csv", [{"file": p.where, "code": p.code, "reason": p.found} for p in failed])
     return Folder(done, skipped, failed)
+
+
+def _whole(model: Model, out: Path, row: dict[str, Any]) -> bool:
+    """Are all masks of a row (one per label where there are folders) still there?"""
+    masks = [str(row["mask"])]
+    if model.classes.coding == "folders":
+        masks = [f"masks/{label}/{row['image']}{Path(masks[0]).suffix}" for label in model.classes.names]
+    return all((out / mask).exists() for mask in masks)
 
 
 def _write(model: Model, out: Path, name: str, prediction: Prediction, probabilities: bool) -> str:

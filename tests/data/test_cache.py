@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import tifffile
-import tiny
 import torch
 from PIL import Image
 
+import tiny
 from semiseg import storage
 from semiseg.data import cache
 from semiseg.data.classes import ClassMap
@@ -42,7 +42,9 @@ def padded(array, fill=None):
     return np.pad(array, pad, mode="edge") if fill is None else np.pad(array, pad, constant_values=fill)
 
 
-@pytest.mark.parametrize(("dtype", "channels"), [("uint8", 1), ("uint8", 3), ("uint16", 1), ("uint16", 4), ("float32", 2)])
+@pytest.mark.parametrize(
+    ("dtype", "channels"), [("uint8", 1), ("uint8", 3), ("uint16", 1), ("uint16", 4), ("float32", 2)]
+)
 def test_what_goes_in_comes_out(tmp_path, dtype, channels):
     thin = SIZES[3:] if channels == 1 else [(9, 9), (30, 7)]  # with one pixel nothing tells channels from rows
     items, images, masks = write(tmp_path, dtype, channels, [(12, 14), (40, 12), (15, 15), *thin])

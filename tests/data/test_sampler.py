@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import plain_units, store_of
 
 from semiseg.data.sampler import Feed, indices
 from semiseg.errors import Refusal
+from tiny import plain_units, store_of
 
 
 def store(n, seed, size=20, labels=1):
@@ -119,7 +119,9 @@ def test_nothing_to_draw():
 
 def test_names_of_a_step():
     f = feed()
-    want = [str(int(i)) for i in indices(1, 3, 5, 0, 0, "labeled")] + [str(int(i)) for i in indices(1, 4, 7, 0, 0, "unlabeled")]
+    want = [str(int(i)) for i in indices(1, 3, 5, 0, 0, "labeled")] + [
+        str(int(i)) for i in indices(1, 4, 7, 0, 0, "unlabeled")
+    ]
     assert f.names(1) == want
     assert len(feed(unlabeled_store=None).names(1)) == 3
 

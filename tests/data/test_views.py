@@ -5,17 +5,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import plain_units, store_of
 
 from semiseg.batch import IGNORE, generator_of
 from semiseg.data import views
+from tiny import plain_units, store_of
 
 WILD = views.Geometry(scale=(0.5, 2.0), rotate=180.0, flip=True, turn=True)
 
 
 def random_store(channels=1, sizes=((20, 24), (16, 16), (31, 18)), dtype="uint8", top=256):
     rng = np.random.default_rng(channels)
-    return store_of([rng.integers(0, top, (*s, channels)) for s in sizes], [rng.integers(0, 3, (*s, 1), np.uint8) for s in sizes], dtype)
+    return store_of(
+        [rng.integers(0, top, (*s, channels)) for s in sizes],
+        [rng.integers(0, 3, (*s, 1), np.uint8) for s in sizes],
+        dtype,
+    )
 
 
 def crop_of(store, size, geometry, seed=0, index=None):
@@ -49,7 +53,9 @@ def test_crops_reach_every_corner_of_the_image():
 
 def test_sixteen_bits_are_not_quantised():
     ramp = np.arange(300, 300 + 16 * 16 * 3, 3).reshape(16, 16, 1)
-    image = views.take_pixels(store := store_of([ramp], dtype="uint16"), crop_of(store, 16, views.PLAIN), plain_units(1))
+    image = views.take_pixels(
+        store := store_of([ramp], dtype="uint16"), crop_of(store, 16, views.PLAIN), plain_units(1)
+    )
     assert image.unique().numel() == 256 and image.min() == 300 and image.max() == 300 + 255 * 3
     high = store_of([np.full((4, 4, 1), 65535)], dtype="uint16")
     assert (views.take_pixels(high, crop_of(high, 4, views.PLAIN), plain_units(1)) == 65535).all()

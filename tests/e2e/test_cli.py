@@ -11,22 +11,35 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from _data import QUICK, discs, make, picture, save, write_mask
+from _data import QUICK, make
 from _runner import SRC, Ended
 
 Command = Callable[..., Ended]
-HEAVY = ("torch", "torchvision", "timm", "segmentation_models_pytorch", "lightning_fabric", "torchmetrics", "safetensors")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "segmentation_models_pytorch",
+    "lightning_fabric",
+    "torchmetrics",
+    "safetensors",
+)
 
 
 def python(code: str, cwd: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter that runs `code` and prints which heavy modules it then holds, as its last line."""
     code += f"\nprint([m for m in {HEAVY} if m in sys.modules])"
     env = {"PYTHONPATH": str(SRC), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-c", "import sys\n" + code, *argv], cwd=cwd, env=env, text=True, capture_output=True)
+    return subprocess.run(
+        [sys.executable, "-c", "import sys\n" + code, *argv], cwd=cwd, env=env, text=True, capture_output=True
+    )
 
 
 def in_process(*argv: str) -> str:
-    return f"from semiseg import cli\nsys.argv = ['semiseg', *{list(argv)!r}]\ntry:\n    cli.main()\nexcept SystemExit as end:\n    assert end.code == 0, end.code"
+    return (
+        f"from semiseg import cli\nsys.argv = ['semiseg', *{list(argv)!r}]\n"
+        "try:\n    cli.main()\nexcept SystemExit as end:\n    assert end.code == 0, end.code"
+    )
 
 
 @pytest.mark.parametrize("argv", [("--help",), ("train", "--help"), ("check", "data"), ("check", "data", "--json")])
@@ -54,8 +67,6 @@ def test_help_names_every_command_and_where_to_start(semiseg: Command) -> None:
     assert nothing.code in (0, 2) and "Usage: semiseg" in nothing.text
 
 
-
-
 COMMANDS: dict[str, tuple[object, ...]] = {
     "check": ("check", "data"),
     "train": ("train", "data", "--out", "{tmp}/run", *QUICK),
@@ -79,6 +90,7 @@ KEYS = {
 @pytest.fixture
 def typed(trained: Callable[..., Path], tmp_path: Path) -> Callable[[str], tuple[list[str], Path]]:
     """A command's words, with a copy of the run where the command writes into it."""
+
     def get(name: str) -> tuple[list[str], Path]:
         folder = trained("255", "im")
         if "{run}" in COMMANDS[name]:
@@ -150,7 +162,9 @@ def test_labels_size_and_resize_are_obeyed(semiseg: Command, tmp_path: Path) -> 
 def test_a_recipe_and_its_order_with_options(semiseg: Command, tmp_path: Path) -> None:
     make(tmp_path / "data", labeled=3)
     (tmp_path / "recipe.yaml").write_text("method: supervised+im\nsteps: 2\nsize: 16\nlr: 1e-3\nim: {members: 2}\n")
-    ended = semiseg("train", "data", "--out", "run", "--config", "recipe.yaml", "--steps", 1, "--set", "batch=2", "--json")
+    ended = semiseg(
+        "train", "data", "--out", "run", "--config", "recipe.yaml", "--steps", 1, "--set", "batch=2", "--json"
+    )
     assert ended.code == 0, ended.text
     config = json.loads((tmp_path / "run/run.json").read_text())["config"]
     assert (config["program"], config["steps"], config["lr"], config["batch"]) == ("im", 1, 1e-3, 2)

@@ -43,11 +43,25 @@ def test_import_is_lazy(tmp_path: Path) -> None:
             "assert set(semiseg.__all__) <= set(dir(semiseg)) | set(semiseg._LAZY)\n"
             "print(sorted(semiseg.METHODS)[:1], sorted(semiseg.PROGRAMS))\nassert 'torch' not in sys.modules\n"
             "try:\n    semiseg.nothing\nexcept AttributeError as error:\n    print(error)\n")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(SRC)}, text=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(SRC)}, text=True, capture_output=True
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["['fixmatch'] ['ensemble', 'im']", "module 'semiseg' has no attribute 'nothing'"]
+    assert done.stdout.splitlines() == [
+        "['fixmatch'] ['ensemble', 'im']",
+        "module 'semiseg' has no attribute 'nothing'",
+    ]
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small pictures: drawing and packing large ones takes longer than training here."""
+    from semiseg.report import pictures
+
+    monkeypatch.setattr(pictures, "SIDE", 48)
+
+
+@pytest.mark.usefixtures("small")
 def test_train_load_and_predict_in_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import semiseg
 
@@ -88,6 +102,7 @@ def test_the_operator_for_loops_of_ones_own() -> None:
     assert made.inconsistent.flatten().tolist() == [False, False, True]
 
 
+@pytest.mark.usefixtures("small")
 def test_a_stopped_training_in_python_can_be_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import semiseg
     from semiseg.training import loop
@@ -124,19 +139,21 @@ def test_a_method_in_a_file_of_ones_own(semiseg: Command, tmp_path: Path) -> Non
     ended = semiseg("predict", "run", "data/unlabeled", "--out", "out")
     assert ended.code == 0, ended.text
     assert Image.open(tmp_path / "out/masks/u0.png").size == (32, 32)
-    with_im = semiseg("train", "data", "--out", "run2", "--method", "./mine.py:Mine+im", "--set", "im.members=2", *QUICK)
+    with_im = semiseg(
+        "train", "data", "--out", "run2", "--method", "./mine.py:Mine+im", "--set", "im.members=2", *QUICK
+    )
     assert with_im.code == 0, with_im.text
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (MINE.replace("def step(", "def step((") , "mine.py:15"),
+        (MINE.replace("def step(", "def step(("), "mine.py:13"),
         ("import torch\n\nx = 1 / 0\n", "mine.py:3"),
         ("import torch\nclass Mine: ...\n", "which is no semiseg.methods.base.Method"),
         (MINE.replace("class Mine", "class Mien"), "Did you mean 'Mien'?"),
         (MINE + "\n        return {}\n    def step(self, labeled, unlabeled, clock):\n        return 1 / 0\n", "mine.py:"),
-        (MINE.replace("self.task.mse(strong, target)", "self.task.msee(strong, target)"), "mine.py:20"),
+        (MINE.replace("self.task.mse(strong, target)", "self.task.msee(strong, target)"), "mine.py:18"),
     ],
 )  # fmt: skip
 def test_a_broken_file_names_the_line(semiseg: Command, tmp_path: Path, text: str, said: str) -> None:

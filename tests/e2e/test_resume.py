@@ -11,7 +11,7 @@ import pytest
 from _data import QUICK, make
 from _runner import Ended, Kill, Server, once
 
-COMMAND = ("--method", "mean_teacher", "--steps", 30, "--size", 16, "--batch", 2, "--set", "checkpoint_every=7")
+COMMAND = ("--method", "mean_teacher", "--steps", 12, "--size", 16, "--batch", 2, "--set", "checkpoint_every=4")
 METRICS = ("baseline/metrics.csv", "generation-0/member-0/metrics.csv")
 Command = Callable[..., Ended]
 
@@ -38,8 +38,12 @@ def whole(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_commits_the_state_and_the_rest_is_the_same_run(server: Server, whole: Path, number: int, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+def test_a_signal_commits_the_state_and_the_rest_is_the_same_run(
+    server: Server, whole: Path, number: int, code: int
+) -> None:
     run = whole / f"signal-{code}"
     argv = ("train", "data", "--out", run.name, *COMMAND)
     ended = server.run(*argv, cwd=whole, watch=once(reached(run, "checkpoint", 2), number))
@@ -60,6 +64,7 @@ def test_a_signal_commits_the_state_and_the_rest_is_the_same_run(server: Server,
     assert max(e["resumed_at"] for e in resumed if e["event"] == "member") > 0, "nothing was taken up again"
 
 
+@pytest.mark.slow
 def test_the_second_signal_ends_at_once(server: Server, whole: Path) -> None:
     run = whole / "twice"
 
@@ -91,14 +96,13 @@ def test_nothing_to_resume(semiseg: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [("--seed", 5), ("--steps", 9), ("--method", "fixmatch"), ("--network", "unet1x1/2"), ("--set", "decay=0.5"),
+    [("--seed", 5), ("--steps", 9), ("--method", "fixmatch"), ("--network", "unet1x1/2"), ("--set", "ema=0.5"),
      ("--augment", "none"), ("--labels", 3)],
 )  # fmt: skip
 def test_other_settings_are_another_run(server: Server, whole: Path, change: tuple[str, object]) -> None:
     before = (whole / "whole/run.json").read_bytes(), (whole / "whole/events.jsonl").read_bytes()
     ended = server.run("train", "data", "--out", "whole", *change, "--resume", cwd=whole)
-    assert ended.code in (2, 4) and (ended.code == 4 or change[0] == "--network"), ended.text
-    assert "Fix: " in ended.err or "Expected: " in ended.err
+    assert ended.code == 4 and "was started with other settings" in ended.err and "Fix: " in ended.err, ended.text
     assert "Traceback" not in ended.text
     assert before == ((whole / "whole/run.json").read_bytes(), (whole / "whole/events.jsonl").read_bytes())
 

@@ -83,8 +83,7 @@ def test_sixteen_bits_and_five_channels_reach_every_stage(server: Server, tmp_pa
             assert label is None or np.array_equal(label.squeeze().numpy(), ids), name
 
     weights = read_tensors(run / "generation-0/member-0/final/weights.safetensors")
-    stem = next(w for name, w in weights.items() if name.endswith("weight") and w.ndim == 4)
-    assert stem.shape[1] == 5
+    assert weights["encoder.stem.0.weight"].shape[1] == 5
 
     model = semiseg.load(run)
     assert model.channels == 5

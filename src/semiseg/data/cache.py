@@ -113,7 +113,7 @@ def _write(
         for done, (item, (image, label)) in enumerate(zip(items, decoded, strict=True), 1):
             h, w, c = image.shape
             if position and (str(image.dtype), c) != (table["dtype"], table["channels"]):
-                found = f"has {c} channels of {image.dtype}; the images before it have {table['channels']} of {table['dtype']}"
+                found = f"has {c} channels of {image.dtype}, those before it {table['channels']} of {table['dtype']}"
                 raise Refusal(Problem("D14", str(item.image), found, "convert it as the others are"))
             table["names"].append(item.name)
             table["height"].append(h)

@@ -9,18 +9,12 @@ them inside out from one side of the focus to the other.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from semiseg.errors import BUSY, Problem, Refusal, usage
+from semiseg.errors import usage
 
 LABELS = ("alive", "dead", "position")
 _VERSION = 1  # raise it whenever the pixels change: a folder of another version is not reused

@@ -22,6 +22,10 @@ METHODS = {
 }
 
 
+LOADED: dict[str, str] = {}
+"""Users' own files in this process: resolved path -> path as typed, to name the line when one of them fails later."""
+
+
 def method_class(name: str) -> type[Method]:
     """The class behind a name of METHODS, or behind `./file.py:Class`. Refuses unknown names and broken files."""
     if name in METHODS:
@@ -55,12 +59,13 @@ def _load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    LOADED[str(path.resolve())] = str(path)
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise Refusal(Problem("C03", f"{path}:{error.lineno}", f"does not parse: {error.msg}"), USAGE) from error
     except Exception as error:
-        inside = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
+        inside = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == path.resolve()]
         line = inside[-1].lineno if inside else "?"
         found = f"fails on import: {type(error).__name__}: {error}"
         raise Refusal(Problem("C03", f"{path}:{line}", found), USAGE) from error

@@ -16,6 +16,7 @@ import torch
 
 import semiseg
 from semiseg import storage
+from semiseg.data.folder import find
 from semiseg.errors import BUSY, CHECKPOINT, USAGE, Problem, Refusal
 from semiseg.methods import arguments, method_class
 from semiseg.networks import build
@@ -33,12 +34,13 @@ RESUME = ("", "force", "auto")
 def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, saved: Mapping[str, Any]) -> Config:
     """One Config from, in rising order: a resumed run's, the recipe, the options, `--set key=value`."""
     asked = read_recipe(recipe) if recipe else {}
-    name = options.get("method") or asked.get("method") or saved.get("method", "supervised")
+    name = options.get("method") or asked.get("method") or saved.get("method") or default_method(options)
     method, program = split_name(str(name), PROGRAMS)
     if not options.get("method") and not asked.get("method"):
         program = saved.get("program", program)
     known = {f.name for f in fields(Config)}
-    config = Config(**copy.deepcopy({k: v for k, v in saved.items() if k in known}))  # `saved` is compared with it later
+    kept = copy.deepcopy({k: v for k, v in saved.items() if k in known})  # `saved` is compared with it later
+    config = Config(**kept)
     config.method, config.program = method, program
     settings = Settings(arguments(method_class(method)), arguments(program_class(program)), config)
     for key, value in asked.items():
@@ -54,6 +56,12 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
         else:
             settings.put(key.strip(), value.strip(), f"--set {text}")
     return settings.finish()
+
+
+def default_method(options: Mapping[str, Any]) -> str:
+    """What `semiseg train my_images` does: im where there are unlabeled images to learn from, supervised otherwise."""
+    some = bool(find(Path(options["data"])).unlabeled) or options.get("labels") not in (None, "all")
+    return "im" if some and not options.get("oracle") else "supervised"
 
 
 def train(
@@ -110,6 +118,7 @@ def train(
 
 
 def _run(run: Path, config: Config, record: dict[str, Any], log: Log, command: str, begin: float) -> dict[str, Any]:
+    log.say(f"Training {config.name} on {config.data} into {run}.")
     log.event("start", pid=os.getpid(), command=command, resumed=bool(record))
     checked = look(config, log)
     if record and record["data"]["hash"] != checked.hash:
@@ -141,7 +150,8 @@ def _existing(run: Path, data: str, resume: str) -> dict[str, Any]:
     again = shlex.join(["semiseg", "train", data, "--out", str(run)])
     if (run / "run.json").exists():
         if not resume:
-            fix = f"continue it: {again} --resume; or start another: {shlex.join(['semiseg', 'train', data, '--out', f'{run}-2'])}"
+            other = shlex.join(["semiseg", "train", data, "--out", f"{run}-2"])
+            fix = f"continue it: {again} --resume; or start another one: {other}"
             raise Refusal(Problem("S10", str(run), "holds a run already", fix), BUSY)
         return storage.read_json(run / "run.json")
     if resume == "force":

@@ -131,7 +131,9 @@ class Settings:
             self._argument(self.config.program_args, key, default, value, where)
         else:
             hint = nearest(key, self.known())
-            self.problems.append(Problem("C04", where, f"sets the unknown key '{key}'. {hint}".strip()))
+            expected = "" if hint else ", ".join(self.known())
+            found = f"sets the unknown key '{key}'. {hint}".strip()
+            self.problems.append(Problem("C04", where, found, expected=expected))
 
     def _field(self, key: str, value: Any, where: str) -> None:
         try:
@@ -194,9 +196,10 @@ def amount(text: str) -> int | float | str:
     """`--labels`: "40" is a number of images, "0.1" a share, "all" all; anything else is left for the check to refuse."""
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        return number if number == number else text
     return text
 
 
@@ -226,7 +229,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise Refusal(Problem("C07", str(path), "does not exist", "check the path of --config"), USAGE) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         text = " ".join(str(error).split())
-        raise Refusal(Problem("C07", str(path), f"is no recipe: {text}"), USAGE) from error
+        problem = Problem("C07", str(path), f"is no recipe: {text}", expected="lines of `key: value`")
+        raise Refusal(problem, USAGE) from error
     if not isinstance(loaded, dict):
         raise Refusal(Problem("C07", str(path), "is no recipe", expected="lines of `key: value`"), USAGE)
     flat: dict[str, Any] = {}

@@ -149,11 +149,14 @@ class _Run:
                 if job.evaluate and (self.step % config.eval_every == 0 or self.step == config.steps):
                     csv.row(self.validate(job.evaluate))
                 self.seconds += time.monotonic() - start
-                if self.step % config.checkpoint_every == 0 and self.step < config.steps:
+                due = self.step % config.checkpoint_every == 0 or bool(STOP.requested)
+                if due and self.step < config.steps:
+                    csv.sync()  # the log is on the disk before the state that goes on from it
                     self.save()
                 if STOP.requested and self.step < config.steps:
-                    self.save()
                     raise Stopped(STOP.requested)
+        csv.sync()
+        csv.close()
         board.close()
 
     def one_step(self) -> None:
@@ -209,7 +212,7 @@ class _Run:
         found = f"has a loss or gradient that is not finite at step {step}; images in the batch: {names}"
         slower = f"--set lr={self.config.lr / 3:.1g}"
         fix = f"lower the learning rate ({slower}) or look at these images; the last checkpoint is whole"
-        return Refusal(Problem("R01", self.job.title, found, fix), DIVERGED)
+        return Refusal(Problem("R05", self.job.title, found, fix), DIVERGED)
 
     def validate(self, evaluate: Callable[[nn.Module], dict[str, Any]]) -> dict[str, Any]:
         """Score the predictor on val and remember it when it is the best so far."""

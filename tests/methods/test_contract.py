@@ -1,0 +1,270 @@
+"""What every method promises, on every kind of task. A method added to METHODS is tested here without a new line."""
+
+import copy
+
+import pytest
+import torch
+
+import tiny
+from semiseg.batch import IGNORE, Clock, Planes, Unlabeled
+from semiseg.errors import Refusal
+from semiseg.inconsistency import InconsistencyMask
+from semiseg.methods import METHODS, arguments, method_class
+from semiseg.storage import hash_tensors
+
+SUPERVISED_TERM = "sup"
+EASY = {"fixmatch": {"threshold": 0.0}, "mean_teacher": {"ramp": 0.0}}  # unlabeled terms count from the first step on
+
+
+@pytest.fixture(params=METHODS)
+def name(request):
+    return request.param
+
+
+def build(name, kind, *, pixelwise=False, refine=None, seed=0, **changes):
+    task = tiny.task_of(kind)
+    torch.manual_seed(seed)
+    make = (lambda role="student": tiny.Pixelwise(1, task.channels)) if pixelwise else tiny.make_of(task)
+    method = method_class(name)(make, task, **{**EASY.get(name, {}), **changes})
+    if refine is not None:
+        method.refine = refine
+    return method.train()
+
+
+def images(name, kind, planes=None, size=16, seed=100):
+    """The unlabeled batch that the loop would give: none for a method that needs a consensus and has none."""
+    cls = method_class(name)
+    if planes is None and not cls.uses_unlabeled:
+        return None
+    return tiny.unlabeled(kind, size=size, seed=seed, views=len(cls.views), planes=planes)
+
+
+def taught(name, kind, **options):
+    """A method with a consensus attached, and the images that carry it."""
+    planes = tiny.planes(kind)
+    return build(name, kind, refine=InconsistencyMask(), **options), images(name, kind, planes)
+
+
+def train(method, labeled, unlabeled, steps=2, lr=1e-2):
+    """Steps of the loop on one batch; the losses of each."""
+    optimizer = torch.optim.AdamW([p for g in method.groups() for p in g["params"]], lr=lr)
+    rows = []
+    for step in range(steps):
+        clock = Clock(step, steps, (7,))
+        losses = method.step(labeled, unlabeled, clock)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+        method.after_step(clock)
+        rows.append({k: float(v.detach()) for k, v in losses.items()})
+    return rows
+
+
+def weights(method):
+    return hash_tensors(dict(method.student.named_parameters()))
+
+
+def unsupervised(losses):
+    """Names of the terms that come from unlabeled images."""
+    return [k for k, v in losses.items() if v.requires_grad and k not in ("loss", SUPERVISED_TERM)]
+
+
+def test_finite_scalars_and_gradients_of_the_student_only(name, kind):
+    for method, unlabeled in ((build(name, kind), images(name, kind)), taught(name, kind)):
+        losses = method.step(tiny.labeled(kind), unlabeled, Clock(3, 10))
+        assert all(v.ndim == 0 and torch.isfinite(v) for v in losses.values()) and SUPERVISED_TERM in losses
+        losses["loss"].backward()
+        for key, p in method.named_parameters():
+            trained = key.startswith("student.")
+            assert (p.grad is not None and torch.isfinite(p.grad).all()) if trained else p.grad is None, key
+            assert p.requires_grad == trained
+        trained = {id(p) for g in method.groups() for p in g["params"]}
+        assert trained == {id(p) for p in method.student.parameters()}
+
+
+def test_the_loss_falls(name, kind):
+    for method, unlabeled in ((build(name, kind), images(name, kind)), taught(name, kind)):
+        rows = train(method, tiny.labeled(kind), unlabeled, 16)
+        assert rows[-1][SUPERVISED_TERM] < 0.75 * rows[0][SUPERVISED_TERM]
+
+
+def test_every_term_reaches_the_student(name, kind):
+    method, unlabeled = taught(name, kind)
+    train(method, tiny.labeled(kind), unlabeled, 1)  # a teacher equal to its student has nothing to say
+    losses = method.step(tiny.labeled(kind), unlabeled, Clock(3, 10))
+    terms = [k for k, v in losses.items() if v.requires_grad and k != "loss"]
+    assert len(terms) >= 2
+    for term in terms:
+        grads = torch.autograd.grad(
+            losses[term], list(method.student.parameters()), retain_graph=True, allow_unused=True
+        )
+        assert any(g is not None and g.abs().max() > 0 for g in grads), term
+
+
+def test_nothing_to_learn_from_gives_zero(name, kind):
+    """All padding, all disputed, and (by the method's own rule) all rejected."""
+    _, unlabeled = taught(name, kind)
+    nowhere = torch.zeros_like(unlabeled.valid)
+    cases = [
+        ({}, unlabeled.replace(valid=nowhere)),
+        ({}, unlabeled.replace(planes=Planes(torch.full_like(unlabeled.planes.label, IGNORE), nowhere))),
+    ]
+    for changes, batch in cases:
+        method = build(name, kind, refine=InconsistencyMask(), **changes)
+        losses = method.step(tiny.labeled(kind), batch, Clock(3, 10))
+        for term in unsupervised(losses):
+            grads = torch.autograd.grad(losses[term], list(method.student.parameters()), retain_graph=True)
+            assert losses[term].item() == 0 and all((g == 0).all() for g in grads), term
+        losses["loss"].backward()
+        assert all(torch.isfinite(p.grad).all() for p in method.student.parameters())
+
+
+def test_a_threshold_no_pixel_reaches_rejects_all(kind):
+    method = build("fixmatch", kind, threshold=1.01)
+    losses = method.step(tiny.labeled(kind), images("fixmatch", kind), Clock(3, 10))
+    assert losses["strong"].item() == 0 and losses["kept"].item() == 0
+
+
+def test_the_weight_of_unlabeled_images_matters(name, kind):
+    assert arguments(method_class(name))["weight"] > 0
+    seen = set()
+    for changes in ({}, {"weight": 0.0}):
+        method, unlabeled = taught(name, kind, **changes)
+        train(method, tiny.labeled(kind), unlabeled)
+        seen.add(weights(method))
+    assert len(seen) == 2
+
+
+def test_unlabeled_pixels_matter(name, kind):
+    """For `supervised` only with a consensus: without one it does not even draw them."""
+    seen = []
+    for seed in (100, 200):
+        plain, (student, known) = build(name, kind), taught(name, kind)
+        train(plain, tiny.labeled(kind), images(name, kind, seed=seed))
+        other = images(name, kind, seed=seed)
+        if not plain.uses_unlabeled:
+            assert other is None
+            other = tiny.unlabeled(kind, seed=seed)
+        again = build(name, kind)
+        train(again, tiny.labeled(kind), other)  # images without planes
+        assert weights(again) == weights(plain)
+        train(student, tiny.labeled(kind), images(name, kind, known.planes, seed=seed))
+        seen.append((weights(plain), weights(student)))
+    assert (seen[0][0] != seen[1][0]) == method_class(name).uses_unlabeled
+    assert seen[0][1] != seen[1][1]
+
+
+def test_attaching_masks_changes_what_is_trained(name, kind):
+    seen = []
+    for label in ("consensus", "own", "veto", None):
+        planes = tiny.planes(kind)
+        method = build(name, kind, refine=None if label is None else InconsistencyMask(label=label))
+        train(method, tiny.labeled(kind), images(name, kind, planes if label else None))
+        seen.append(weights(method))
+    wanted = 4 if method_class(name).uses_unlabeled else 2  # `supervised` has no label of its own
+    assert len(set(seen)) == wanted
+
+
+def region_gradient(name, kind, refine):
+    """d unsupervised terms / d strong views where the committee disagrees, and elsewhere; no receptive field."""
+    planes = tiny.planes(kind)
+    unlabeled = images(name, kind, planes)
+    views = tuple(v.detach().clone().requires_grad_() for v in unlabeled.strong)
+    method = build(name, kind, pixelwise=True, refine=refine)
+    if hasattr(method, "teacher"):  # away from the student
+        with torch.no_grad():
+            method.teacher.network.conv.bias += 0.5
+    losses = method.step(tiny.labeled(kind), unlabeled.replace(strong=views), Clock(3, 10))
+    total = sum(losses[k] for k in unsupervised(losses))
+    disputed = ~planes.agree
+    grads = [g for g in torch.autograd.grad(total, views, allow_unused=True) if g is not None]
+    return max(g[disputed].abs().max().item() for g in grads), min(g[~disputed].abs().mean().item() for g in grads)
+
+
+SWITCHES = [{"label": "consensus"}, {"label": "own"}, {"label": "veto"}, {"fill": "zero"}, {"fill": "noise"}]
+
+
+@pytest.mark.parametrize("options", SWITCHES)
+def test_disputed_pixels_teach_nothing(name, kind, options):
+    inside, outside = region_gradient(name, kind, InconsistencyMask(**options))
+    assert inside == 0 and outside > 0
+
+
+def test_they_do_without_a_mask():
+    """The test above can fail."""
+    for name in ("fixmatch", "mean_teacher"):
+        assert region_gradient(name, "multiclass", None)[0] > 0
+    assert region_gradient("supervised", "multiclass", InconsistencyMask(background=True))[0] > 0
+
+
+def test_overlapping_labels_survive(name):
+    """A consensus of two labels at every pixel pushes both channels up: after refining, mixing and the loss."""
+    unlabeled = images(name, "multilabel", tiny.planes("multilabel"))
+    both = Planes(torch.ones_like(unlabeled.planes.label), torch.ones_like(unlabeled.planes.agree))
+    method = build(name, "multilabel", pixelwise=True, refine=InconsistencyMask())
+    losses = method.step(tiny.labeled("multilabel"), unlabeled.replace(planes=both), Clock(3, 10))
+    term = sum(losses[k] for k in unsupervised(losses))
+    (grad,) = torch.autograd.grad(term, [method.student.conv.bias])
+    assert (grad < 0).all()
+
+
+def test_equal_seeds_equal_weights(name, kind):
+    seen = set()
+    for _ in range(2):
+        method, unlabeled = taught(name, kind)
+        train(method, tiny.labeled(kind), unlabeled, 3)
+        seen.add(hash_tensors(method.state_dict()))
+    assert len(seen) == 1
+    assert hash_tensors(build(name, kind, seed=1).state_dict()) not in seen
+
+
+def test_a_method_is_its_state_dict(name, kind):
+    """Restored into differently initialised networks, training goes on as if nothing had happened."""
+    method, unlabeled = taught(name, kind)
+    train(method, tiny.labeled(kind), unlabeled, 2)
+    other = build(name, kind, seed=9, refine=InconsistencyMask())
+    other.load_state_dict(copy.deepcopy(method.state_dict()), strict=True)
+    rows = [train(m, tiny.labeled(kind), unlabeled, 2) for m in (method, other)]
+    assert rows[0] == rows[1] and hash_tensors(method.state_dict()) == hash_tensors(other.state_dict())
+
+
+def test_the_predictor_gives_logits_and_does_not_move(name, kind):
+    method = build(name, kind)
+    predictor = method.predictor().eval()
+    x = tiny.labeled(kind).image
+    assert predictor(x).shape == (2, method.task.channels, 16, 16)
+    before = hash_tensors(predictor.state_dict())
+    method.step(tiny.labeled(kind), images(name, kind), Clock(0, 10))
+    if hasattr(method, "teacher"):
+        method.train()
+        assert not method.teacher.network.training and hash_tensors(method.teacher.network.state_dict()) == before
+    assert method.images_per_step(4, 6) >= 4
+
+
+def test_unknown_methods_are_refused_with_a_suggestion():
+    with pytest.raises(Refusal, match="Did you mean 'fixmatch'") as refused:
+        method_class("fixmach")
+    assert refused.value.exit == 2
+
+
+def test_a_method_in_a_file_of_ones_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from semiseg.methods.base import Method\nclass Mine(Method):\n    views = ()\n")
+    assert method_class(f"{path}:Mine").views == ()
+    for text, found in ((f"{path}:Mein", "Did you mean 'Mine'"), (f"{tmp_path}/none.py:A", "does not exist")):
+        with pytest.raises(Refusal, match=found):
+            method_class(text)
+    path.write_text("x = (\n")
+    with pytest.raises(Refusal, match=r"mine\.py:1 does not parse"):
+        method_class(f"{path}:Mine")
+    path.write_text("\nimport nothing_of_that_name\n")
+    with pytest.raises(Refusal, match=r"mine\.py:2 fails on import: ModuleNotFoundError"):
+        method_class(f"{path}:Mine")
+
+
+def test_a_method_without_a_step_says_so():
+    from semiseg.methods.base import Method
+
+    with pytest.raises(TypeError, match="must write step"):
+        Method(tiny.make_of(tiny.task_of("binary")), tiny.task_of("binary")).step(None, None, Clock(0, 1))
+    assert isinstance(tiny.unlabeled("binary"), Unlabeled)
