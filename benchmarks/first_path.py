@@ -24,7 +24,7 @@ SETS = {
     "vnc_em": ["--size", "128"],
     "covid_ct": ["--resize", "128", "--size", "96"],
 }
-METHODS = ("supervised", "ensemble", "im")
+METHODS = ("ensemble", "im", "supervised")  # the later ones take over the first one's members of generation 0
 TABLE = Path("results/first_path.csv")
 
 
@@ -43,6 +43,8 @@ def cell(root: Path, runs: Path, name: str, method: str, seed: int, steps: int) 
     out = runs / f"{name}-{method}-{seed}"
     words = ["train", str(root / name), "--out", str(out), "--method", method, *SETS[name], "--steps", str(steps),
              "--batch", "16", "--seed", str(seed)]  # fmt: skip
+    if method != METHODS[0]:
+        words += ["--set", f"reuse={runs / f'{name}-{METHODS[0]}-{seed}'}"]
     start = time.monotonic()
     run = semiseg(*words, "--resume", "auto")
     wall = time.monotonic() - start
@@ -51,7 +53,7 @@ def cell(root: Path, runs: Path, name: str, method: str, seed: int, steps: int) 
     if method != "supervised":
         ensemble = semiseg("evaluate", str(out), str(root / name), "--split", "test", "--ensemble")["metrics"]
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    shown = ["train", f"DATA/{name}", "--out", f"RUNS/{out.name}", *words[4:]]
+    shown = ["train", f"DATA/{name}", "--out", f"RUNS/{out.name}", *(w.replace(str(runs), "RUNS") for w in words[4:])]
     val, m = run["model"]["val"], test["metrics"]
     shares = [g["inconsistent_share"] for g in run["generations"] if g["inconsistent_share"] is not None]
     return {

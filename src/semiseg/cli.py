@@ -139,6 +139,41 @@ def methods(
 
 
 @app.command()
+def compare(
+    data: Annotated[list[Path], typer.Argument(help="One or more data folders.")],
+    methods: Annotated[str, typer.Option(help="NAME[+PROGRAM][@key=value], with commas: fixmatch,im,im@members=2")],
+    out: Annotated[Path, typer.Option(help="The folder of the comparison.")] = Path("runs/compare"),
+    seeds: Annotated[int, typer.Option(help="Seeds 0 to N-1, the same for every method.")] = 3,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of every model.")] = 2000,
+    labels: Annotated[str, typer.Option(help="Labels to use, with commas: 20,40,160 or all.")] = "all",
+    baselines: Annotated[str, typer.Option(help="all, or none: without full labels and K times the steps.")] = "all",
+    split: Annotated[str, typer.Option(help="What is reported: test, or val while test must stay closed.")] = "test",
+    blocks: Annotated[int, typer.Option(help="Neighbouring images drawn together: video, serial sections.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Cells at a time; 0 = one per GPU, or one.")] = 0,
+    network: Annotated[str | None, typer.Option(help="As in train.")] = None,
+    weights: Annotated[str | None, typer.Option(help="As in train.")] = None,
+    size: Annotated[int | None, typer.Option(help="As in train.")] = None,
+    resize: Annotated[int | None, typer.Option(help="As in train.")] = None,
+    batch: Annotated[int | None, typer.Option(help="As in train.")] = None,
+    augment: Annotated[str | None, typer.Option(help="As in train.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, as often as needed.")] = None,
+    json_: Json = False,
+) -> None:
+    """Compare methods with labels only under one budget. The same command goes on with what is missing."""
+    from semiseg.compare import compare, summary
+    from semiseg.compare.request import Request
+
+    given = {"network": network, "weights": weights, "size": size, "resize": resize, "batch": batch, "augment": augment}
+    options = {k: v for k, v in given.items() if v is not None}
+    words = [[w.strip() for w in text.split(",") if w.strip()] for text in (methods, labels)]
+    asked = Request(data, words[0], out, seeds, steps, words[1], baselines, split, blocks, jobs, options, set_ or [])
+    result = compare(asked, shlex.join(["semiseg", *sys.argv[1:]]), json_)
+    emit(result, json_, summary(result), f"open {result['report']} in a browser")
+    if result["failed"]:
+        raise typer.Exit(PARTLY)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the demo goes.")] = Path("runs/demo"),
     quick: Annotated[bool, typer.Option("--quick", help="A few steps only: does it run?")] = False,
@@ -201,7 +236,8 @@ def _explain(error: Exception, as_json: bool) -> int:
     if hasattr(error, "format_message"):
         return _say(Refusal(_usage(error), USAGE), as_json)
     if kind == "Stopped":  # training stopped on a signal, after a checkpoint
-        print(f"semiseg: {error}; the state is saved. Continue with the same command and --resume.", file=sys.stderr)
+        again = getattr(error, "again", "")
+        print(f"semiseg: {error}; the state is saved. {again}", file=sys.stderr)
         return int(getattr(error, "code", 143))
     if kind in ("OutOfMemoryError", "MemoryError"):
         fix = "use a smaller --batch or --size, or --set precision=bf16-mixed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,15 +87,10 @@ class Model:
         """
         where = str(image) if isinstance(image, str | Path) else "image"
         array = decode.read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
-        array = array[..., None] if array.ndim == 2 else array
-        self._fits(array, where)
-        height, width = array.shape[:2]
-        x = self._unit(array)
         wanted = self.folders["committee"] if self.ensemble else [self.folders["model"]]
         asked = [*wanted, *self.folders["committee"]] if inconsistency else wanted
         total, votes = None, {}
-        for folder in dict.fromkeys(asked):
-            prob = self._prob(self.network(folder), x, (height, width))
+        for folder, prob in self.opinions(array, dict.fromkeys(asked), where):
             if folder in wanted:
                 total = prob if total is None else total + prob
             if folder in self.folders["committee"]:
@@ -104,6 +100,15 @@ class Model:
         label = self.task.label(mean)[0].to(torch.uint8).cpu().numpy()
         label = label[0] if self.classes.kind == "binary" else label
         return Prediction(label, mean[0].cpu().numpy(), self._inconsistent(votes) if inconsistency else None)
+
+    @torch.inference_mode()
+    def opinions(self, image: np.ndarray, folders: Iterable[str], where: str = "image") -> Iterator[tuple[str, Tensor]]:
+        """(folder, probabilities (1,K,H,W)) of one member after the other, at the size of the image (H,W) or (H,W,C)."""
+        array = image[..., None] if image.ndim == 2 else image
+        self._fits(array, where)
+        x = self._unit(array)
+        for folder in folders:
+            yield folder, self._prob(self.network(folder), x, (array.shape[0], array.shape[1]))
 
     def _inconsistent(self, votes: dict[str, Tensor]) -> np.ndarray | None:
         if len(votes) < 2:

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 QUICK = ("--steps", 4, "--size", 16, "--batch", 2)
+PLAIN = ("--method", "supervised", *QUICK)
 PALETTE = (10, 20, 30, 200, 0, 0, 0, 200, 0, 0, 0, 200)
 COLORS = {"ground": [40, 40, 40], "tree": [0, 200, 0], "sky": [0, 0, 200]}
 

@@ -190,7 +190,8 @@ def _serve() -> None:
     torch.set_num_threads(1)
     from semiseg.report import pictures
 
-    pictures.SIDE = 48  # drawing and packing large pictures takes longer than training here
+    pictures.SIDE = 48  # drawing and packing large pictures takes longer than training here,
+    os.fsync = lambda fd: None  # and so does the disk; a kill, unlike a power cut, loses nothing that was written
     for name in ("commands", "predict", "programs.train", "programs.im", "report.page", "data.check", "networks.unet1x1",
                  "methods.supervised", "methods.mean_teacher", "methods.fixmatch"):  # fmt: skip
         importlib.import_module(f"semiseg.{name}")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from _data import QUICK, make
+from _data import PLAIN, QUICK, make
 from _runner import SRC, Ended
 
 Command = Callable[..., Ended]
@@ -69,7 +69,7 @@ def test_help_names_every_command_and_where_to_start(semiseg: Command) -> None:
 
 COMMANDS: dict[str, tuple[object, ...]] = {
     "check": ("check", "data"),
-    "train": ("train", "data", "--out", "{tmp}/run", *QUICK),
+    "train": ("train", "data", "--out", "{tmp}/run", *PLAIN),
     "predict": ("predict", "run", "data/unlabeled", "--out", "{tmp}/pred"),
     "evaluate": ("evaluate", "{run}", "data", "--split", "val"),
     "report": ("report", "{run}"),
@@ -125,9 +125,11 @@ def test_the_next_commands_lead_from_check_to_a_mask(semiseg: Command, tmp_path:
     make(tmp_path / "my images", labeled=5)
     ended = semiseg("check", "my images")
     following = shlex.split(ended.out.rstrip().splitlines()[-1].removeprefix("Next: "))
-    assert following[:3] == ["semiseg", "train", "my images"] and "im" in following
+    assert following[:3] == ["semiseg", "train", "my images"]
     ended = semiseg(*following[1:], *QUICK, "--set", "im.members=2")
     assert ended.code == 0, ended.text
+    summary = json.loads((tmp_path / "runs/my images/summary.json").read_text())
+    assert summary["program"] == "im", "the unlabeled images are not used unless one asks for it"
     following = shlex.split(ended.out.rstrip().splitlines()[-1].removeprefix("Next: "))
     following[following.index("NEW_IMAGES")] = "my images/unlabeled"
     ended = semiseg(*following[1:])
@@ -148,7 +150,7 @@ def test_errors_with_json_are_one_object_on_stdout(semiseg: Command, tmp_path: P
 
 def test_labels_size_and_resize_are_obeyed(semiseg: Command, tmp_path: Path) -> None:
     make(tmp_path / "data", labeled=6, unlabeled=1)
-    argv = ("train", "data", "--json", "--steps", 1, "--batch", 2, "--size", 16)
+    argv = ("train", "data", "--json", "--method", "supervised", "--steps", 1, "--batch", 2, "--size", 16)
     said = json.loads(semiseg(*argv, "--out", "a", "--labels", 3).out)
     assert said["counts"] == {"labeled": 3, "unlabeled": 4, "val": 0, "test": 0}
     said = json.loads(semiseg(*argv, "--out", "b", "--labels", 0.5).out)

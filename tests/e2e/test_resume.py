@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from _data import QUICK, make
+from _data import PLAIN, QUICK, make
 from _runner import Ended, Kill, Server, once
 
 COMMAND = ("--method", "mean_teacher", "--steps", 12, "--size", 16, "--batch", 2, "--set", "checkpoint_every=4")
@@ -81,13 +81,13 @@ def test_the_second_signal_ends_at_once(server: Server, whole: Path) -> None:
 
 def test_nothing_to_resume(semiseg: Command, tmp_path: Path) -> None:
     make(tmp_path / "data")
-    ended = semiseg("train", "data", "--out", "run", *QUICK, "--resume")
+    ended = semiseg("train", "data", "--out", "run", *PLAIN, "--resume")
     assert ended.code == 4
     assert "run holds no run" in ended.err and "Fix: " in ended.err and "--resume auto" in ended.err
     assert not (tmp_path / "run").exists()
-    ended = semiseg("train", "data", "--out", "run", *QUICK, "--resume", "auto")
+    ended = semiseg("train", "data", "--out", "run", *PLAIN, "--resume", "auto")
     assert ended.code == 0, ended.text
-    again = semiseg("train", "data", "--out", "run", *QUICK, "--resume=auto")
+    again = semiseg("train", "data", "--out", "run", *PLAIN, "--resume=auto")
     assert again.code == 0, again.text
     starts = [json.loads(line) for line in (tmp_path / "run/events.jsonl").read_text().splitlines()]
     assert [e["resumed"] for e in starts if e["event"] == "start"] == [False, True]
@@ -120,7 +120,7 @@ def test_settings_of_programs_are_compared_too(semiseg: Command, tmp_path: Path)
 
 def test_changed_data_is_another_run(semiseg: Command, tmp_path: Path) -> None:
     make(tmp_path / "data")
-    assert semiseg("train", "data", "--out", "run", *QUICK).code == 0
+    assert semiseg("train", "data", "--out", "run", *PLAIN).code == 0
     make(tmp_path / "more", labeled=6)
     (tmp_path / "more/unlabeled/u1.png").rename(tmp_path / "data/unlabeled/u9.png")
     ended = semiseg("train", "data", "--out", "run", "--resume")

@@ -19,7 +19,7 @@ from _runner import Server
 from PIL import Image
 
 NEW = range(500, 504)
-TRAIN = ("--steps", 90, "--size", 16, "--batch", 8, "--set", "lr=0.01")
+TRAIN = ("--method", "supervised", "--steps", 90, "--size", 16, "--batch", 8, "--set", "lr=0.01")
 Change = Callable[[np.ndarray], np.ndarray]
 
 
@@ -107,7 +107,9 @@ def test_copies_of_eight_bits_or_fewer_channels_teach_nothing(server: Server, tm
 def test_floating_point_and_three_page_files_are_themselves(server: Server, tmp_path: Path) -> None:
     """float32 stays float32; a stack of pages is refused, not cut to its first page."""
     make_spectral(tmp_path / "data", lambda a: (a[..., 3:].astype(np.float32) - SPECTRAL) / 7, labeled=3)
-    ended = server.run("train", "data", "--out", "run", "--steps", 2, "--size", 16, "--batch", 2, cwd=tmp_path)
+    ended = server.run(
+        "train", "data", "--out", "run", *TRAIN[:2], "--steps", 2, "--size", 16, "--batch", 2, cwd=tmp_path
+    )
     assert ended.code == 0, ended.text
     assert (record(tmp_path / "run")["channels"], record(tmp_path / "run")["dtype"]) == (2, "float32")
     with tifffile.TiffWriter(tmp_path / "data/images/s0.tif") as file:

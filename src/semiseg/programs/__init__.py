@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 PROGRAMS = {
     "im": "semiseg.programs.im:IM",
     "ensemble": "semiseg.programs.ensemble:Ensemble",
+    "committee": "semiseg.programs.committee:Committee",
 }
 
 

@@ -27,6 +27,11 @@ class Generations(Program):
             raise Refusal(Problem("C02", f"{self.name}.generations", found, expected="at least 1 of both"), USAGE)
         self.members, self.generations, self.students = members, generations, students
 
+    @property
+    def models(self) -> int:
+        """Every generation but the last has `members` of them."""
+        return self.members * self.generations + self.students
+
     def rule(self) -> Rule:
         """How opinions become planes."""
         return Rule()

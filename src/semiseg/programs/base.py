@@ -24,6 +24,11 @@ class Program:
 
     name = ""
 
+    @property
+    def models(self) -> int:
+        """Models that `run` trains: what labels only may train as well in a fair comparison."""
+        return 1
+
     def run(self, session: Session) -> Outcome:
         """Train everything, in an order that a resumed run repeats."""
         raise TypeError(f"{type(self).__name__} must write run(session)")

@@ -9,7 +9,7 @@ a generation that is not better on val is never promoted.
 from __future__ import annotations
 
 from semiseg.errors import USAGE, Problem, Refusal, nearest
-from semiseg.inconsistency import InconsistencyMask
+from semiseg.inconsistency import FILLS, InconsistencyMask
 from semiseg.methods.base import Refiner
 from semiseg.programs._generations import Generations
 from semiseg.programs.consensus import Rule
@@ -17,6 +17,7 @@ from semiseg.programs.session import Session
 
 PRESETS = ("default", "paper")
 ROUTES = ("offline", "online", "both")
+REDUCES = ("union", "channel")
 
 
 class IM(Generations):
@@ -47,10 +48,18 @@ class IM(Generations):
         erode: int = 0,
         dilate: int = 0,
     ) -> None:
-        for key, value, options in (("preset", preset, PRESETS), ("route", route, ROUTES)):
+        choices = (("preset", preset, PRESETS), ("route", route, ROUTES), ("fill", fill, FILLS), ("reduce", reduce, REDUCES))
+        for key, value, options in choices:
             if value not in options:
                 found = f"is '{value}'. {nearest(value, options)}".strip()
                 raise Refusal(Problem("C02", f"im.{key}", found, expected=" or ".join(options)), USAGE)
+        if not 0 <= share <= 1:
+            raise Refusal(Problem("C02", "im.share", f"is {share}", expected="0 to 1; 0 is the default"), USAGE)
+        if agreement and not 2 <= agreement <= members:
+            raise Refusal(Problem("C02", "im.agreement", f"is {agreement}", expected=f"0, or 2 to {members}"), USAGE)
+        if background and route == "online":
+            found = "teaches the committee's label, and route=online never does"
+            raise Refusal(Problem("C02", "im.background", found, "use route=offline or both"), USAGE)
         if preset == "paper":
             members = 2 if members == 3 else members
             fill, background = ("zero" if fill == "none" else fill), True

@@ -75,7 +75,7 @@ class Session:
         key = (config.seed, generation, index)
         shape = config.shape(key, method or config.method, data.checked.hash) if planes is None else ""
         job = Job(self.run / name, key, title, config, feed, build, self.evaluate if len(data.val) else None,
-                  len(data.val), self.log, shape, Path(config.reuse) / name if config.reuse else None)  # fmt: skip
+                  len(data.val), self.log, shape, tuple(Path(run) / name for run in config.sources()))  # fmt: skip
         with self.log.timed("train"):
             member = Member(name, generation, fit(job))
         self.members.append(member)

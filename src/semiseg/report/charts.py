@@ -24,8 +24,10 @@ class Series:
     points: Points
 
 
-def line_chart(series: Sequence[Series], label: str, y_name: str, *, line: tuple[str, float] | None = None) -> str:
-    """Lines over steps; `line` is a dashed reference (name, value). Empty when nothing has a point."""
+def line_chart(
+    series: Sequence[Series], label: str, y_name: str, *, line: tuple[str, float] | None = None, x_name: str = "step"
+) -> str:
+    """Lines over steps (or `x_name`); `line` is a dashed reference (name, value). Empty when nothing has a point."""
     drawn = [Series(s.name, s.color % 8, _thin(s.points)) for s in series if s.points]
     if not drawn:
         return ""
@@ -42,16 +44,16 @@ def line_chart(series: Sequence[Series], label: str, y_name: str, *, line: tuple
 
     parts = [_grid(y_ticks, [at(first, y)[1] for y in y_ticks])]
     parts += [_text(at(x, low)[0], HEIGHT - 22, count(x), "middle") for x in _few(ticks(first, last), first, last)]
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, "step", "middle"))
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, x_name, "middle"))
     if line:
         y = at(first, line[1])[1]
         tip = f"<title>{esc(line[0])}: {score(line[1])}</title>"
         parts.append(f'<path class="reference" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}">{tip}</path>')
     dots = sum(len(s.points) for s in drawn) <= 400
     for s in drawn:
-        parts.append(_line(s, [at(x, y) for x, y in s.points], dots))
+        parts.append(_line(s, [at(x, y) for x, y in s.points], dots, x_name))
     ends = [(s.name, s.points[0], s.points[-1]) for s in drawn]
-    said = [f"{n}: {a[1]:.3g} at step {a[0]:.0f}, {b[1]:.3g} at step {b[0]:.0f}." for n, a, b in ends]
+    said = [f"{n}: {a[1]:.3g} at {x_name} {a[0]:.10g}, {b[1]:.3g} at {x_name} {b[0]:.10g}." for n, a, b in ends]
     return _svg(" ".join([f"{label}.", *said]), parts, y_name)
 
 
@@ -122,12 +124,12 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{esc(text)}</text>'
 
 
-def _line(series: Series, places: Sequence[tuple[float, float]], dots: bool) -> str:
+def _line(series: Series, places: Sequence[tuple[float, float]], dots: bool, x_name: str) -> str:
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     parts = [f'<path class="line" d="{path}"><title>{esc(series.name)}</title></path>']
     if dots and len(places) <= 30:
         for (x, y), (step, value) in zip(places, series.points, strict=True):
-            tip = f"<title>{esc(series.name)}, step {step:.0f}: {value:.3g}</title>"
+            tip = f"<title>{esc(series.name)}, {x_name} {step:.10g}: {value:.3g}</title>"
             parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3">{tip}</circle>')
     return f'<g class="s{series.color}">{"".join(parts)}</g>'
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -48,7 +49,7 @@ class Config:
     average: float = 0.0  # decay of a moving average of the weights that is evaluated instead of them; 0 = off
     precision: str = "32-true"
     seed: int = 0
-    reuse: str = ""  # another run: its finished members are taken over where everything that shaped them is the same
+    reuse: str = ""  # other runs (os.pathsep between): finished members shaped by exactly the same things are taken over
     baseline: bool = True  # train the plain supervised model beside every other method
     eval_every: int = 0
     checkpoint_every: int = 0
@@ -67,6 +68,11 @@ class Config:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
         return asdict(self)
+
+    def sources(self) -> list[str]:
+        """The runs that `reuse` names; one path may hold the separator itself."""
+        whole = os.path.isdir(self.reuse)
+        return [self.reuse] if whole else [run for run in self.reuse.split(os.pathsep) if run]
 
     def shape(self, key: tuple[object, ...], method: str, data: str) -> str:
         """A fingerprint of everything that decides what a member of generation 0 becomes; data: the set's hash."""

@@ -42,7 +42,7 @@ class Job:
     val_images: int
     log: Log
     shape: str = ""  # fingerprint of what decides the result; "" when a committee had a hand in it
-    reuse: Path | None = None  # the same member of another run
+    reuse: tuple[Path, ...] = ()  # the same member of other runs
 
 
 def rate(step: int, config: Config) -> float:
@@ -66,7 +66,7 @@ def fit(job: Job) -> dict[str, Any]:
     if storage.is_sealed(final):
         job.log.event("already finished", member=str(job.folder.name), folder=job.title)
         return storage.read_json(final / "result.json")
-    if job.reuse and job.shape and _take_over(job, job.reuse / "final", final):
+    if job.shape and any(_take_over(job, theirs / "final", final) for theirs in job.reuse):
         return storage.read_json(final / "result.json")
     torch.manual_seed(seed_of(*job.key, "init"))
     fabric = Fabric(accelerator="auto" if job.config.device == "auto" else job.config.device, devices=1,

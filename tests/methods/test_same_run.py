@@ -71,3 +71,20 @@ def test_also_with_masks_an_average_and_rows_of_two_steps(prepared, tmp_path, mo
     config = {"method": "fixmatch", "method_args": EASY["fixmatch"], "steps": 40, "average": 0.9, "eval_every": 7,
               "checkpoint_every": 9}  # fmt: skip
     assert_same_training(monkeypatch, tmp_path, data, (4, 13, 30), options, **config)
+
+
+DROPOUT = """
+import torch
+from semiseg.methods.supervised import Supervised
+
+class Dropout(Supervised):
+    def step(self, labeled, unlabeled, clock):
+        losses = super().step(labeled, unlabeled, clock)
+        return {**losses, "loss": losses["loss"] * (1 + torch.rand(()))}
+"""
+
+
+def test_also_for_a_method_that_draws_from_the_global_generator(prepared, tmp_path, monkeypatch):
+    path = tmp_path / "mine.py"
+    path.write_text(DROPOUT)
+    assert_same_training(monkeypatch, tmp_path, prepared("binary"), (2, 5), {}, method=f"{path}:Dropout")

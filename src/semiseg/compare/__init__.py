@@ -1,0 +1,102 @@
+"""Methods under one budget: plan a grid, run it, read test once, and say with intervals what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semiseg.compare.cells import Start
+    from semiseg.compare.request import Request
+
+FREE = ("jobs", "blocks", "out", "methods", "seeds", "labels", "data", "split", "baselines")
+"""What may differ when the same folder is used again: more of everything, but no other budget."""
+
+
+def compare(request: Request, command: str = "", quiet: bool = False, begin: Start | None = None) -> dict[str, Any]:
+    """Run a comparison into request.out, or what is missing of it; returns rows, cells and paths.
+
+    Raises Refusal before anything runs when something is wrong with the request or its data (exit 2 or 3), when the folder
+    holds a comparison with another budget (4) or is in use (7). A failed cell is a row, not an exception.
+    """
+    from semiseg import storage
+    from semiseg.compare import cells, gather, page, reading, table
+    from semiseg.compare.grid import plan
+    from semiseg.training.logs import Log
+    from semiseg.training.signals import STOP, Stopped
+
+    out = request.out
+    log = Log(quiet=quiet)
+    budget = _budget(request)
+    with log.bar("reading the folders", 1) as bar:
+        grid = plan(request, lambda done, total: bar(done, total))
+    storage.make_folder(out)
+    with storage.lock(out):
+        if not (out / "grid.json").exists():
+            storage.write_json(out / "grid.json", budget)
+        storage.sweep(out)
+        for text in grid.notes:
+            log.say(f"Note: {text}.")
+        log.say(f"{len(grid.cells)} cells, {sum(c.steps for c in grid.cells)} steps in total, into {out}.")
+
+        def read(cell: Any, run: Path) -> float | None:
+            made = reading.read(run, cell.path, cell.split, cell.arm)
+            return gather.average([float(gather.miou(made[0].found.sum(0)))])
+
+        STOP.install()
+        try:
+            rows = cells.Runner(grid, log, read, begin or cells.start).run()
+        except Stopped as stopped:
+            stopped.again = "The same command goes on where it stopped."
+            raise
+        finally:
+            STOP.release()
+        groups = gather.gather(grid, rows)
+        made = table.write_csv(out / "table.csv", groups, command)
+        storage.write_text(out / "table.md", table.markdown(groups, grid.notes))
+        page.write(out / "compare.html", grid, groups, rows, command)
+    failed = [{"cell": r.cell, "message": r.message} for r in rows if r.status == "failed"]
+    return {
+        "out": str(out), "report": str(out / "compare.html"), "table": made, "cells": [asdict(r) for r in rows],
+        "failed": failed, "notes": grid.notes,
+    }  # fmt: skip
+
+
+def _budget(request: Request) -> dict[str, Any]:
+    """What every cell has in common. Refuses a folder that is no comparison, or one with another budget."""
+    from semiseg import storage
+    from semiseg.errors import BUSY, CHECKPOINT, Problem, Refusal
+
+    out = request.out
+    mine = {k: v for k, v in asdict(request).items() if k not in FREE}
+    if (out / "grid.json").exists():
+        before = storage.read_json(out / "grid.json")
+        if changed := [f"{k}: {before.get(k)} → {v}" for k, v in mine.items() if before.get(k) != v]:
+            fix = "repeat the old settings, or choose another --out"
+            found = f"holds a comparison with another budget: {'; '.join(changed)}"
+            raise Refusal(Problem("S08", str(out), found, fix), CHECKPOINT)
+    elif out.exists() and (not out.is_dir() or any(p.name != ".lock" for p in out.iterdir())):
+        raise Refusal(Problem("S10", str(out), "is not empty and holds no comparison", "choose another --out"), BUSY)
+    return mine
+
+
+def summary(result: dict[str, Any]) -> list[str]:
+    """What a terminal shows: the rows of every data set, failures, where the page is."""
+    from semiseg.compare.table import digits
+
+    lines: list[str] = []
+    place: tuple[str, str] | None = None
+    width = max((len(r["arm"]) for r in result["table"]), default=3)
+    for row in result["table"]:
+        if place != (row["data"], row["labels"]):
+            place = (row["data"], row["labels"])
+            lines += ["", f"{row['data']}, labels: {row['labels']} ({row['split']}, {row['n_images']} images)",
+                      f"{'':{width}}   mIoU   Δ to labels only, 95 %      gap recovered"]  # fmt: skip
+        gain = f"{digits(row['delta'], '+.3f')} [{digits(row['low'], '+.3f')}, {digits(row['high'], '+.3f')}]"
+        gap = "" if row["gap_recovered"] is None else f"{row['gap_recovered']:.0%}"
+        note = f"  ({row['note']})" if row["note"] else ""
+        shown = gain if row["delta"] is not None else ""
+        lines.append(f"{row['arm']:{width}}  {digits(row['miou']):>6}  {shown:26} {gap}{note}".rstrip())
+    lines += [f"Failed: {f['cell']}: {f['message']}" for f in result["failed"]]
+    return [*lines[1:], "", f"table: {result['out']}/table.csv", f"report: {result['report']}"]

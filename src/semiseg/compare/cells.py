@@ -1,0 +1,244 @@
+"""Runs the cells of a grid: one process per device, resumable, and a failed cell stops nobody else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import semiseg
+from semiseg import storage
+from semiseg.compare.grid import Cell, Grid
+from semiseg.compare.streams import Streams
+from semiseg.errors import Problem, Refusal
+from semiseg.training.logs import Log
+
+POLL = 0.2
+STOPPING = 120
+"""Seconds between two looks at the processes; seconds that they have to commit their state when we are stopped."""
+FIELDS = ("cell", "status", "message", "data", "labels", "seed", "arm", "split", "val", "score", "seconds",
+          "images_forwarded", "commit", "command")  # fmt: skip
+
+
+@dataclass
+class Row:
+    """One line of cells.csv. status: waiting, running, finished or failed; val and score: mIoU of the cell's model."""
+
+    cell: str
+    status: str
+    message: str
+    data: str
+    labels: str
+    seed: int
+    arm: str
+    split: str
+    val: float | None
+    score: float | None
+    seconds: float | None
+    images_forwarded: int | None
+    commit: str
+    command: str
+
+
+class Process(Protocol):
+    """What the runner needs of a started cell; subprocess.Popen has it."""
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to commit its state and end."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end."""
+        ...
+
+
+Start = Callable[[Cell, Path, Mapping[str, str]], Process]
+Read = Callable[[Cell, Path], float | None]
+"""Start a cell with extra environment variables; read its split, returning the mIoU of its model."""
+
+
+def start(cell: Cell, out: Path, extra: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """`python -m semiseg.cli train …` as a process of its own; what it says goes to logs/CELL.json and .txt."""
+    logs = storage.make_folder(out / "logs")
+    source = str(Path(semiseg.__file__).parents[1])
+    paths = os.pathsep.join(p for p in (source, os.environ.get("PYTHONPATH", "")) if p)
+    words = [sys.executable, "-m", "semiseg.cli", *cell.arguments(out), "--json"]
+    words += ["--set", f"threads={extra['OMP_NUM_THREADS']}"] if "OMP_NUM_THREADS" in extra else []
+    with (logs / f"{cell.name}.json").open("wb") as said, (logs / f"{cell.name}.txt").open("wb") as errors:
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=errors,
+                                env={**os.environ, "PYTHONPATH": paths, **extra},
+                                start_new_session=True)  # fmt: skip  # Ctrl-C reaches us alone, once
+
+
+def slots(jobs: int) -> list[dict[str, str]]:
+    """The environment of each process that runs at a time: one per visible GPU, else `jobs` (or 1) that share the CPU."""
+    import torch
+
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    ids = shown.split(",") if shown else [str(i) for i in range(torch.cuda.device_count())]
+    if torch.cuda.is_available() and ids:
+        return [{"CUDA_VISIBLE_DEVICES": ids[i % len(ids)]} for i in range(jobs or len(ids))]
+    if jobs < 2:
+        return [{}]
+    return [{"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} for _ in range(jobs)]
+
+
+class Runner:
+    """Keeps every slot busy with the first cell whose needs have ended. `rows` is the state of every cell."""
+
+    def __init__(self, grid: Grid, log: Log, read: Read, begin: Start = start) -> None:
+        self.out, self.log, self.read, self.begin = grid.request.out, log, read, begin
+        self.cells = {c.name: c for c in grid.cells}
+        self.jobs = grid.request.jobs
+        self.rows = {c.name: self._row(c) for c in grid.cells}
+        self.streams = Streams()
+        self.running: dict[str, tuple[Process, dict[str, str]]] = {}
+
+    def _row(self, cell: Cell) -> Row:
+        command = shlex.join(["semiseg", *cell.arguments(self.out)])
+        return Row(cell.name, "waiting", "", cell.data, cell.labels, cell.seed, cell.arm, cell.split, None, None, None,
+                   None, commit(), command)  # fmt: skip
+
+    def run(self) -> list[Row]:
+        """Everything that is not finished yet. A signal stops the processes after they saved their state (Stopped)."""
+        with ExitStack() as stack:
+            bar = stack.enter_context(self.log.bar("comparing", sum(c.steps for c in self.cells.values())))
+            stack.callback(self._stop)
+            for name, cell in self.cells.items():
+                if finished(self.out / "cells" / name):
+                    self._collect(cell, 0)
+            free = slots(self.jobs)
+            while any(r.status in ("waiting", "running") for r in self.rows.values()):
+                for name in [n for n, (process, _) in self.running.items() if process.poll() is not None]:
+                    process, slot = self.running.pop(name)
+                    free.append(slot)
+                    self._collect(self.cells[name], process.poll() or 0)
+                while free and (following := self._next()):
+                    self._start(following, free.pop(0))
+                bar(self._steps(), self._note())
+                time.sleep(POLL if self.running else 0)
+        return list(self.rows.values())
+
+    def _next(self) -> Cell | None:
+        ended = {n for n, r in self.rows.items() if r.status in ("finished", "failed")}
+        ready = (c for c in self.cells.values() if self.rows[c.name].status == "waiting" and ended.issuperset(c.needs))
+        return next(ready, None)
+
+    def _start(self, cell: Cell, slot: dict[str, str]) -> None:
+        row = self.rows[cell.name]
+        try:
+            self.running[cell.name] = self.begin(cell, self.out, slot), slot
+            row.status = "running"
+        except OSError as error:
+            row.status, row.message = "failed", f"could not be started: {error}"
+
+    def _collect(self, cell: Cell, code: int) -> None:
+        """A process has ended: read what is to be read, note what there is."""
+        row, run = self.rows[cell.name], self.out / "cells" / cell.name
+        try:
+            if code or not finished(run):
+                row.status, row.message = "failed", message(self.out, cell.name, code)
+            else:
+                self.streams.check(cell, run)
+                row.score = self.read(cell, run)
+                summary = storage.read_json(run / "summary.json")
+                row.val = ((summary.get("model") or {}).get("val") or {}).get("miou")
+                row.seconds, row.images_forwarded = spent(summary)
+                row.status = "finished"
+                storage.remove(run / "cache")  # decoded pixels: nothing after the training reads them
+        except (Refusal, RuntimeError, OSError) as error:  # RuntimeError: what a GPU says when its memory is full
+            row.status, row.message = "failed", str(error)
+        self.save()
+
+    def _stop(self) -> None:
+        for process, _ in self.running.values():
+            process.terminate()
+        for process, _ in self.running.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOPPING)
+
+    def _steps(self) -> int:
+        """Optimiser steps done: all of an ended cell, of a running one what its logs say."""
+        done = 0
+        for name, cell in self.cells.items():
+            status = self.rows[name].status
+            if status == "running":
+                logs = (self.out / "cells" / name).glob("*/*/metrics.csv")
+                done += min(cell.steps, sum(last_step(path) for path in logs))
+            elif status != "waiting":
+                done += cell.steps
+        return done
+
+    def _note(self) -> str:
+        ended = [r.status for r in self.rows.values()]
+        failed = f", {ended.count('failed')} failed" if "failed" in ended else ""
+        return f"steps · {ended.count('finished')} of {len(ended)} cells{failed}"
+
+    def save(self) -> None:
+        """cells.csv, whole at every moment."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: "" if v is None else v for k, v in asdict(r).items()} for r in self.rows.values())
+        storage.write_text(self.out / "cells.csv", text.getvalue())
+
+
+def finished(run: Path) -> bool:
+    """Did the training of this folder come to its end?"""
+    if not (run / "summary.json").exists() or not (run / "run_state.json").exists():
+        return False
+    with suppress(Refusal):
+        return bool(storage.read_json(run / "run_state.json").get("status") == "finished")
+    return False
+
+
+def spent(summary: dict[str, Any]) -> tuple[float, int]:
+    """Seconds of training and consensus over all tries and models (taken over ones too), and images forwarded."""
+    seconds = summary["seconds"]
+    return round(seconds.get("training_all_tries", 0) + seconds.get("consensus", 0), 1), summary["images_forwarded"]
+
+
+def last_step(log: Path) -> int:
+    """The newest step of a metrics.csv."""
+    with suppress(OSError, ValueError, IndexError):
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 400))
+            return int(file.read().splitlines()[-1].split(b",")[0])
+    return 0
+
+
+def message(out: Path, name: str, code: int) -> str:
+    """Why a cell failed, in its own words."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        said = json.loads((out / "logs" / f"{name}.json").read_text().splitlines()[-1])
+        return "; ".join(str(Problem(**p)) for p in said["error"]["problems"])
+    with suppress(OSError, IndexError):
+        return f"ended with code {code}: {(out / 'logs' / f'{name}.txt').read_text().splitlines()[-1]}"
+    return f"ended with code {code}"
+
+
+@cache
+def commit() -> str:
+    """The commit of the source that runs, or the version of an installed package."""
+    root = Path(semiseg.__file__).parents[2]
+    if (root / ".git").exists():
+        with suppress(OSError, subprocess.SubprocessError):
+            words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+            said = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
+            return said.stdout.strip()
+    return semiseg.__version__

@@ -1,0 +1,195 @@
+"""What a comparison will train: cells of one budget, the labels-only rows first. Nothing runs before all of it is right."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semiseg.compare.request import BASE, Asked, Request, configured, numbers, route
+from semiseg.data.check import Checked, check
+from semiseg.data.folder import find
+from semiseg.errors import DATA, USAGE, Problem, Refusal
+from semiseg.methods import method_class
+from semiseg.training.config import amount
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One `semiseg train`. name: its folder below cells/. arm: its row (a committee has several rows).
+
+    needs: cells to wait for, whose members are taken over. models: how many it trains. split: what is read at the end.
+    """
+
+    name: str
+    path: Path
+    data: str
+    labels: str
+    seed: int
+    arm: str
+    options: dict[str, Any]
+    sets: tuple[str, ...]
+    needs: tuple[str, ...]
+    models: int
+    split: str
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps over all models."""
+        return self.models * int(self.options["steps"])
+
+    def arguments(self, out: Path) -> list[str]:
+        """The words after `semiseg`, without --json: what a person types to make this cell by hand."""
+        words = ["train", str(self.path), "--out", str(out / "cells" / self.name)]
+        for key, value in self.options.items():
+            words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
+        for text in self.sets:
+            words += ["--set", text]
+        return [*words, "--resume", "auto"]
+
+
+@dataclass
+class Grid:
+    """Cells in the order they start, what is to be said about them, and the models that labels only may train (K)."""
+
+    request: Request
+    cells: list[Cell]
+    notes: list[str]
+    models: int
+    splits: dict[str, str]  # name of the data set -> the split that is read
+
+
+def plan(request: Request, progress: Any = None) -> Grid:
+    """The grid. Raises Refusal (exit 2 or 3) with everything that is wrong, before anything runs."""
+    notes: list[str] = []
+    problems = numbers(request)
+    asked = configured(request, problems, notes)
+    names = _data_names(request.data)
+    cells: list[Cell] = []
+    splits: dict[str, str] = {}
+    k = max((a.models for a in asked), default=1)
+    for name, path in names.items():
+        seen = _look(request, path, asked, problems, progress)
+        if seen is None:
+            continue
+        splits[name] = _split(request, name, seen, problems, notes)
+        full = _full(request, name, path, seen, splits[name], notes)
+        cells += _cells(request, name, path, asked, k, full, splits[name])
+    if problems:
+        typed = any(p.code.startswith("C") for p in problems)
+        raise Refusal(list(dict.fromkeys(problems)), USAGE if typed else DATA)
+    return Grid(request, cells, notes, k, splits)
+
+
+def _data_names(paths: Iterable[Path]) -> dict[str, Path]:
+    """A short name for each data folder, all different."""
+    names: dict[str, Path] = {}
+    for path in dict.fromkeys(paths):
+        short = slug(path.resolve().name) or "data"
+        number = 2
+        name = short
+        while name in names:
+            name, number = f"{short}-{number}", number + 1
+        names[name] = path
+    return names
+
+
+def slug(text: str) -> str:
+    """Letters, digits, '+', '.', '_' and '-' only: a folder's name everywhere."""
+    return re.sub(r"[^A-Za-z0-9+._=-]+", "-", text).strip("-.")
+
+
+def _look(
+    request: Request, path: Path, asked: list[Asked], problems: list[Problem], progress: Any
+) -> dict[str, Checked] | None:
+    """Check the folder with every number of labels; None when it is refused."""
+    good: dict[str, Checked] = {}
+    before = len(problems)
+    for labels in dict.fromkeys(request.labels):
+        try:
+            size = None if request.options.get("resize") else request.options.get("size")
+            checked = check(path, size=size, labels=amount(labels), progress=progress)
+        except Refusal as refusal:
+            problems += refusal.problems
+            continue
+        problems += checked.errors
+        good[labels] = checked
+        hungry = [a.title for a in asked if a.config.program or method_class(a.config.method).uses_unlabeled]
+        if checked.ok and not checked.index.unlabeled and hungry:
+            fix = "put images without masks into unlabeled/, or ask for fewer --labels"
+            text = f"has no unlabeled images with --labels {labels}, and {', '.join(hungry)} learn from them"
+            problems.append(Problem("D32", str(path), text, fix))
+    return good if len(problems) == before else None
+
+
+def _split(request: Request, name: str, seen: dict[str, Checked], problems: list[Problem], notes: list[str]) -> str:
+    """test, or val where there is no test set."""
+    index = next(iter(seen.values())).index
+    if request.split == "test" and index.test:
+        return "test"
+    if not all(c.index.val for c in seen.values()):
+        fix = "add test/images and test/masks, or splits/test.txt"
+        problems.append(Problem("D19", name, "has no test set, and no val set with every number of labels", fix))
+    elif request.split == "test":
+        notes.append(f"{name} has no test set: val is reported, on which models were chosen as well")
+    else:
+        notes.append(f"{name}: val is reported as asked, on which models were chosen as well")
+    return "val"
+
+
+def _full(
+    request: Request, name: str, path: Path, seen: dict[str, Checked], split: str, notes: list[str]
+) -> dict[str, Any] | None:
+    """The options of the full-label row, or None with the reason in the notes."""
+    if request.baselines == "none":
+        return None
+    index = find(path)
+    oracle = any(item.masks for item in index.unlabeled)
+    fewer = any(len(c.index.labeled) + len(c.index.val) * (c.index.val_source == "carved") < len(index.labeled)
+                for c in seen.values())  # fmt: skip
+    if not oracle and not fewer:
+        notes.append(f"{name}: no masks of unlabeled images, so there is no row 'full labels'")
+        return None
+    if split == "val" and any(c.index.val_source == "carved" for c in seen.values()):
+        notes.append(
+            f"{name}: val is carved from the labels, so 'full labels' would have trained on it and is left out"
+        )
+        return None
+    return {"labels": "all", "oracle": True} if oracle else {"labels": "all"}
+
+
+def _cells(
+    request: Request, name: str, path: Path, asked: list[Asked], k: int, full: dict[str, Any] | None, split: str
+) -> list[Cell]:
+    """Seed after seed: the committee and the other labels-only rows, then the methods; plain before its programs."""
+    cells: list[Cell] = []
+
+    def add(labels: str, seed: int, arm: str, options: dict[str, Any], sets: Iterable[str], needs: list[str],
+            models: int, short: str = "") -> str:  # fmt: skip
+        folder = f"{name}-{'' if labels == 'full' else slug(labels) + '-'}seed{seed}-{slug(short or arm)}"
+        reuse = ["reuse=" + os.pathsep.join(str(request.out / "cells" / n) for n in needs)] if needs else []
+        chosen = {"seed": seed, "steps": request.steps, "labels": labels, **request.options, **options}
+        cells.append(Cell(folder, path, name, labels, seed, arm, chosen, (*sets, *reuse), tuple(needs), models, split))
+        return folder
+
+    plain = tuple(route(request.sets, "supervised", ""))
+    for seed in range(request.seeds):
+        for labels in dict.fromkeys(request.labels):
+            sets = (*route(request.sets, "supervised", "committee"), f"committee.members={k}")
+            first = add(labels, seed, BASE, {"method": "supervised+committee"}, sets, [], k, f"committee-{k}")
+            if request.baselines == "all" and k > 1:
+                options = {"method": "supervised", "steps": request.steps * k}
+                add(labels, seed, f"{BASE}, {k}× steps", options, plain, [], 1, f"labels-only-{k}x-steps")
+            done: dict[str, list[str]] = {}
+            for a in sorted(asked, key=lambda a: bool(a.config.program)):
+                needs = [first, *done.get(a.config.method, [])]
+                made = add(labels, seed, a.title, {"method": a.name}, ("baseline=false", *a.sets), needs, a.models)
+                if a.config.method != "supervised":  # whose members are the committee's
+                    done.setdefault(a.config.method, []).append(made)
+        if full is not None:
+            options = {"method": "supervised", **full}
+            add("full", seed, "full labels", options, plain, [], 1, "full-labels")
+    return cells

@@ -1,0 +1,237 @@
+"""compare.html: verdict, differences, tables, curves and pictures in one file that loads nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from semiseg.compare import figures
+from semiseg.compare.cells import Row
+from semiseg.compare.gather import FULL, Arm, Group, average
+from semiseg.compare.grid import Grid
+from semiseg.compare.pictures import side_by_side
+from semiseg.compare.request import BASE
+from semiseg.compare.statistics import Interval
+from semiseg.compare.table import digits, remark, span
+from semiseg.report.markup import command, count, duration, esc, name, note, section, table, terms
+from semiseg.report.page import POLICY
+
+BUDGET = 4_000_000
+STYLE = """
+.deltas { margin: 0 0 1rem; padding: .6rem clamp(10px, 1.6vw, 18px); list-style: none; background: var(--card);
+  border: 1px solid var(--line); border-radius: 10px; font-size: .93rem; }
+.deltas li { display: grid; grid-template-columns: minmax(0, 15rem) minmax(0, 1fr) 11.5rem; gap: .2rem 1rem;
+  align-items: center; padding: .2rem 0; }
+.deltas svg { display: block; overflow: visible; }
+.deltas .arm { min-width: 0; } .deltas .method { font-weight: 600; }
+.deltas .value { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.deltas .zero { stroke: var(--ink); stroke-width: 1.5; }
+.deltas .span { stroke: currentColor; stroke-width: 5; stroke-linecap: round; opacity: .35; }
+.deltas .mean { fill: currentColor; } .deltas .seed { fill: var(--card); stroke: var(--ink); stroke-width: 1.2; }
+.deltas .plain { color: var(--s0); } .deltas .better { color: var(--up); } .deltas .worse { color: var(--down); }
+.small { color: var(--quiet); font-size: .85em; font-weight: 400; white-space: nowrap; }
+.pictures.many figure { flex: 0 1 168px; }
+td { white-space: nowrap; }
+@media (max-width: 620px) {
+  .deltas li { grid-template-columns: minmax(0, 1fr); padding: .35rem 0; }
+  .deltas .value { text-align: left; } .deltas .axis-row span { display: none; }
+  .pictures.many figure { flex: 1 1 40%; }
+}
+"""
+
+
+def page(grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) -> str:
+    """The whole page as text."""
+    title = f"{', '.join(_asked(groups)) or 'labels only'} on {', '.join(dict.fromkeys(g.data for g in groups))}"
+    paths = {c.data: c.path for c in grid.cells}
+    shown = [g for g in groups if any(a.readings for a in g.arms)]
+    parts = [_group(g, n) for n, g in enumerate(groups)]
+    for data in dict.fromkeys(g.data for g in shown):
+        several = [g for g in shown if g.data == data]
+        if len(several) > 1 and (chart := figures.over_labels(several)):
+            parts.append(section(f"labels-{len(parts)}", f"{data}: how many labels", chart))
+    for n, g in enumerate(shown):
+        share = BUDGET // max(1, len(shown))
+        parts.append(section(f"pictures-{n}", f"{_title(g)}: the same images", side_by_side(g, paths[g.data], share)))
+    parts += [_failures(rows, grid.notes), _made(grid, groups, rows, typed)]
+    style = files("semiseg.report").joinpath("style.css").read_text(encoding="utf-8") + STYLE
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{esc(POLICY)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{esc(title)} – semiseg comparison</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+<p class="eyebrow">semiseg comparison</p>
+<h1>{name(title)}</h1>
+{_head(grid, groups, rows)}
+</header>
+<main>
+{chr(10).join(p for p in parts if p)}
+</main>
+<footer><p>Written by semiseg compare. This page is one file and loads nothing from anywhere.</p></footer>
+</body>
+</html>
+"""
+
+
+def _title(group: Group) -> str:
+    return f"{group.data}, {'all labels' if group.labels == 'all' else f'--labels {group.labels}'}"
+
+
+def _asked(groups: Sequence[Group]) -> list[str]:
+    """The methods, without the rows that every comparison has."""
+    return list(dict.fromkeys(a.name for g in groups for a in g.arms if not a.name.startswith(BASE) and a.name != FULL))
+
+
+def _head(grid: Grid, groups: Sequence[Group], rows: Sequence[Row]) -> str:
+    """The verdict of every data set, its caveats, and the key figures."""
+    said, tones = zip(*(verdict(g) for g in groups), strict=True) if groups else ((), ())
+    tone = "helped" if set(tones) == {"helped"} else "hurt" if set(tones) == {"hurt"} else "flat"
+    lines = "".join(f"<p>{esc(s)}</p>" for s in said)
+    caveats = "".join(f"<li>{esc(c)}</li>" for c in _caveats(grid, groups))
+    ended = [r.status for r in rows]
+    tiles = [
+        ("Cells", f"{ended.count('finished')} of {len(ended)}", f"{ended.count('failed')} failed"),
+        ("Seeds", str(grid.request.seeds), "paired: equal seeds, equal batches"),
+        ("Steps", count(grid.request.steps), "of every model"),
+        ("Models", str(grid.models), "trained at most by one method, and by labels only"),
+    ]
+    items = "".join(f'<div class="tile"><dt>{t}</dt><dd>{v}<small>{esc(u)}</small></dd></div>' for t, v, u in tiles)
+    return (
+        f'<div class="verdict {tone}">{lines}<ul class="caveats">{caveats}</ul></div>\n<dl class="tiles">{items}</dl>'
+    )
+
+
+def verdict(group: Group) -> tuple[str, str]:
+    """One sentence about one data set and number of labels, and its tone."""
+    arms = [a for a in group.arms if a.name in _asked([group]) and a.gain is not None and math.isfinite(a.gain.value)]
+    where = f"{_title(group)}: "
+    if not arms:
+        return f"{where}no method could be compared.", "flat"
+    best = max(arms, key=lambda a: a.gain.value if a.gain else -1.0)
+    assert best.gain is not None
+    numbers = f"{span(best.gain)} mIoU on {group.split} over labels only"
+    if best.gain.low > 0:
+        return f"{where}{best.name} helped: {numbers}.", "helped"
+    if best.gain.high < 0:
+        return f"{where}no method helped; the best, {best.name}: {numbers}.", "hurt"
+    return f"{where}no clear difference; the best, {best.name}: {numbers}.", "flat"
+
+
+def _caveats(grid: Grid, groups: Sequence[Group]) -> list[str]:
+    said = []
+    for g in groups:
+        mean = next((a for a in g.arms if a.name.startswith(f"{BASE}, average") and a.readings), None)
+        rivals = [a for a in g.arms if a.name in _asked([g]) and a.over is not None]
+        passed = [a for a in rivals if a.over is not None and a.over.low > 0]
+        if mean is not None and rivals and not passed:
+            said.append(f"{_title(g)}: no method is clearly better than the {mean.name.removeprefix(f'{BASE}, ')} "
+                        f"of models that saw labels only ({digits(average(mean.figures['miou']))}).")  # fmt: skip
+    if grid.request.seeds < 2:
+        said.append("One seed: intervals cover the choice of images only, not that of the seed.")
+    elif grid.request.seeds < 5:
+        said.append(f"{grid.request.seeds} seeds: intervals from so few are too short; see docs/how-to/compare.md.")
+    if grid.request.blocks > 1:
+        said.append(f"Images were drawn in runs of {grid.request.blocks} neighbours.")
+    return said
+
+
+def _group(group: Group, number: int) -> str:
+    """Differences, table, curves and risk of one data set and number of labels."""
+    if not any(a.readings for a in group.arms):
+        return section(f"group-{number}", _title(group), note("Every cell failed; the reasons are listed below."))
+    cells = any(v is not None for a in group.arms for v in a.figures.get("mcce", []))
+    head = ["Arm", "mIoU", "Δ to labels only", "Gap recovered", "Dice", "IoU per image", "Boundary IoU",
+            "Calibration error", *(["MCCE"] if cells else []), "Time", "Images forwarded", "Parameters"]  # fmt: skip
+    text = f"{count(group.images)} images of <b>{esc(group.split)}</b>. Bars are 95 % intervals over seeds and images, "
+    text += "rings are seeds, green and red do not touch 0."
+    absent = f"Absent and left out of the means: {', '.join(name(n) for n in group.absent)}." if group.absent else ""
+    charted = [f"<div>{c}</div>" for c in (figures.curves(group), figures.risk(group)) if c]
+    return section(
+        f"group-{number}", f"{_title(group)}: difference to labels only", note(text), figures.deltas(group),
+        table(head, [_row(a, cells) for a in group.arms], f"Scores of {_title(group)}"),
+        note(_meaning(group)), note(absent) if absent else "",
+        f'<div class="charts">{"".join(charted)}</div>' if charted else "",
+    )  # fmt: skip
+
+
+def _meaning(group: Group) -> str:
+    """What the columns mean, and the gap that is there to be closed."""
+    text = "Means over seeds. Time and images forwarded are those of all models behind an arm."
+    share = next((a.share for a in group.arms if a.share is not None), None)
+    if share is not None:
+        text += f" Full labels are worth {esc(span(share.gap))} mIoU here; "
+        text += "less than 3 standard errors or 0.03 is no headroom."
+    return text
+
+
+def _row(arm: Arm, cells: bool) -> list[str]:
+    title = name(arm.name)
+    if said := remark(arm):
+        title += f' <span class="quiet">({esc(said)})</span>'
+    f = arm.figures
+    if not f:
+        return [title, '<span class="none">failed</span>', *["–"] * (10 + cells)]
+    kind = ""
+    if arm.gain is not None and math.isfinite(arm.gain.low):
+        kind = "up" if arm.gain.low > 0 else "down" if arm.gain.high < 0 else "same"
+    gain = gap = "–"
+    if arm.gain is not None:
+        inner = f"[{digits(arm.gain.low, '+.3f')}, {digits(arm.gain.high, '+.3f')}]"
+        gain = f'<span class="{kind}">{digits(arm.gain.value, "+.3f")}</span> <span class="small">{inner}</span>'
+    if arm.share is not None:
+        gap = esc(arm.share.why) if arm.share.share is None else _percent(arm.share.share)
+    mean = {k: average(v) for k, v in f.items() if k not in ("risk",)}
+    keys = ("dice", "iou_per_image", "boundary_iou", "calibration_error")
+    counted = [digits(mean["mcce"], ".2f")] if cells else []
+    return [
+        title, f"<b>{digits(mean['miou'])}</b>", gain, gap, *(digits(mean[k]) for k in keys), *counted,
+        duration(mean["seconds"]), count(mean["images_forwarded"]), count(mean["parameters"]),
+    ]  # fmt: skip
+
+
+def _percent(share: Interval) -> str:
+    value, low, high = (digits(100 * v, ".0f") for v in (share.value, share.low, share.high))
+    return f'{value}&nbsp;% <span class="small">[{low}, {high}]</span>'
+
+
+def _failures(rows: Sequence[Row], notes: Sequence[str]) -> str:
+    said = [f"{r.cell}: {r.message}" for r in rows if r.status == "failed"] + list(notes)
+    items = "".join(f"<li>{esc(s)}</li>" for s in said)
+    return section("warnings", "Failures and notes", f'<ul class="warnings">{items}</ul>' if said else note("None."))
+
+
+def _made(grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) -> str:
+    """The command, the budget, and what each cell was."""
+    seconds = sum(r.seconds or 0 for r in rows)
+    pairs = [
+        ("Budget", esc(f"{grid.request.steps} steps of every model, the same size, batch, network and augmentation")),
+        ("Chosen on", "val only; this set was read once per cell, after its training"),
+        ("Intervals", "95 %, 2000 draws of seeds and images; Δ is paired by both"),
+        ("Training", duration(seconds)),
+        ("Commit", f"<code>{esc(rows[0].commit)}</code>" if rows else ""),
+    ]
+    listed = [
+        [f"<code>{esc(r.cell)}</code>", esc(r.status), digits(r.val), digits(r.score), duration(r.seconds)]
+        for r in rows
+    ]
+    head = ["Cell", "Status", "mIoU on val", "mIoU read", "Time"]
+    more = f"<details><summary>Every cell</summary>{table(head, listed, 'Cells', tall=True)}</details>"
+    return section("made", "How it was made", command(typed), terms(pairs), more)
+
+
+def write(path: Path, grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) -> None:
+    """Write the page atomically."""
+    from semiseg.storage import write_text
+
+    write_text(path, page(grid, groups, rows, typed))

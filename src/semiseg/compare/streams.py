@@ -1,0 +1,39 @@
+"""Every arm must have seen the same labeled images in the same order: the hash of the first batch of each member tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from semiseg import storage
+from semiseg.compare.grid import Cell
+from semiseg.errors import CHECKPOINT, Problem, Refusal
+
+SHAPING = ("size", "batch", "augment", "resize", "turn")
+"""Settings that change a batch; arms that differ in one of them are not held to the same hash."""
+
+
+def first_batches(run: Path) -> dict[str, str]:
+    """member-0, member-1, … -> the hash of its first labeled batch. Every generation draws as the first does."""
+    summary = storage.read_json(run / "summary.json")
+    folders = [m["folder"] for g in summary["generations"] for m in g["members"]]
+    results = {f: storage.read_json(run / f / "final" / "result.json") for f in folders}
+    return {Path(f).name: r["first_batch"] for f, r in results.items()}
+
+
+class Streams:
+    """Remembers the batches of each data set, number of labels and seed, and refuses an arm that saw others."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[Any, ...], dict[str, tuple[str, str]]] = {}
+
+    def check(self, cell: Cell, run: Path) -> None:
+        """Raises Refusal (exit 4) when a member's first batch is not that of the other arms."""
+        config = storage.read_json(run / "run.json")["config"]
+        known = self.seen.setdefault((cell.data, cell.labels, cell.seed, *(config[k] for k in SHAPING)), {})
+        for member, batch in first_batches(run).items():
+            other, theirs = known.setdefault(member, (cell.name, batch))
+            if batch != theirs:
+                found = f"saw other labeled batches than {other} ({member}), so the two cannot be compared"
+                fix = "was the data changed in between? Remove both folders and run the same command again"
+                raise Refusal(Problem("S12", f"cells/{cell.name}", found, fix), CHECKPOINT)

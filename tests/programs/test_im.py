@@ -1,0 +1,196 @@
+"""Inconsistency masks over generations: arguments, what is promoted, and whole runs at toy size."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import pytest
+
+import semiseg
+import tiny
+from semiseg.errors import Refusal
+from semiseg.inconsistency import InconsistencyMask
+from semiseg.programs import PROGRAMS, _generations, program_class
+from semiseg.programs._generations import judge
+from semiseg.programs.consensus import Rule
+from semiseg.programs.im import IM
+from semiseg.programs.session import Member
+
+SMALL = {"size": 16, "steps": 8, "batch": 2, "network": "unet1x1:0.25", "device": "cpu", "threads": 1,
+         "workers": 1, "unlabeled_batch": 2, "checkpoint_every": 4, "quiet": True}  # fmt: skip
+
+
+def refiner(prepared, tmp_path, method="supervised", **arguments):
+    return vars(IM(**arguments).refiner(tiny.session(tmp_path, prepared("multiclass"), method=method)))
+
+
+def test_defaults():
+    im = IM()
+    assert (im.members, im.generations, im.students) == (3, 1, 1) and im.rule() == Rule()
+    assert program_class("im") is IM and set(PROGRAMS) >= {"im", "ensemble"}
+
+
+def test_the_refiner_follows_the_route(prepared, tmp_path):
+    default = {"label": "consensus", "fill": "none", "share": 1.0, "rest": "none", "background": False}
+    assert refiner(prepared, tmp_path) == default
+    assert refiner(prepared, tmp_path, "fixmatch") == {**default, "share": 0.5}
+    assert refiner(prepared, tmp_path, "fixmatch", share=0.3) == {**default, "share": 0.3}
+    assert refiner(prepared, tmp_path, "fixmatch", route="both") == {**default, "share": 0.5, "rest": "own"}
+    online = refiner(prepared, tmp_path, "mean_teacher", route="online", fill="mean")
+    assert (online["label"], online["fill"]) == ("own", "mean")
+
+
+def test_the_papers_preset(prepared, tmp_path):
+    im = IM(preset="paper")
+    assert im.members == 2
+    made = refiner(prepared, tmp_path, preset="paper")
+    assert (made["fill"], made["background"], made["label"], made["share"]) == ("zero", True, "consensus", 1.0)
+    assert refiner(prepared, tmp_path, preset="paper", fill="noise")["fill"] == "noise"
+
+
+def test_switches_of_the_mask():
+    rule = IM(members=4, agreement=3, reduce="channel", erode=3, dilate=5).rule()
+    assert rule == Rule(False, 3, "channel", 3, 5)
+
+
+def test_supervised_has_no_belief_to_refine_online(prepared, tmp_path, folders):
+    for route in ("online", "both"):
+        with pytest.raises(Refusal, match="no belief of its own") as refused:
+            refiner(prepared, tmp_path, route=route)
+        assert refused.value.exit == 2
+    with pytest.raises(Refusal, match="no belief of its own"):
+        semiseg.train(folders["binary"], tmp_path / "r", method="im", sets=["im.route=online"], **SMALL)
+    assert not list((tmp_path / "r").glob("generation-*"))  # nothing was trained
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("im.members=1", "at least 2"), ("im.generations=0", "at least 1"), ("im.students=0", "at least 1"),
+        ("im.preset=papr", "Did you mean 'paper'"), ("im.route=onlin", "Did you mean 'online'"),
+        ("im.member=3", "Did you mean 'im.members'"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_refused_before_anything_is_read(tmp_path, setting, text):
+    with pytest.raises(Refusal, match=text) as refused:
+        semiseg.train(tmp_path / "nowhere", tmp_path / "r", method="im", sets=[setting], **SMALL)
+    assert refused.value.exit == 2 and not (tmp_path / "r").exists()
+
+
+def member(name="m", **val):
+    return Member(name, 0, {"val": val or None})
+
+
+@pytest.mark.parametrize("selectable", [True, False])
+def test_promotion(selectable):
+    """Enough val images: pooled mIoU. Few: the mean of the paired differences per image. Equal is not better."""
+    session = SimpleNamespace(selectable=lambda: selectable)
+    old = member(miou=0.5, iou_per_image=0.5)
+    for miou, per_image in ((0.6, 0.4), (0.4, 0.6), (0.5, 0.5)):
+        promoted, why = judge(session, old, member(miou=miou, iou_per_image=per_image))
+        assert promoted == ((miou if selectable else per_image) > 0.5)
+        assert ("miou" if selectable else "iou_per_image") in why and "0.5000 →" in why
+    assert judge(session, member(), member())[0]
+    assert judge(session, member(miou=None, iou_per_image=None), member(miou=0.1, iou_per_image=0.1))[0]
+
+
+def test_best_needs_enough_val_images(prepared, tmp_path, monkeypatch):
+    session = tiny.session(tmp_path, prepared("binary"))
+    members = [member("a", miou=0.1), member("b", miou=None), member("c", miou=0.3), member("d")]
+    assert not session.selectable() and session.best(members) is members[0]
+    monkeypatch.setattr("semiseg.programs.session.SELECTABLE", 3)
+    assert session.selectable() and session.best(members) is members[2]
+
+
+def result(run, folder):
+    return json.loads((run / folder / "final/result.json").read_text())
+
+
+def test_a_whole_run(kind, folders, prepared, tmp_path):
+    run = tmp_path / "run"
+    summary = semiseg.train(folders[kind], run, method="im", **SMALL)
+    assert summary == json.loads((run / "summary.json").read_text())
+    assert (summary["name"], summary["program"], summary["kind"]) == ("supervised+im", "im", kind)
+    names = prepared(kind).task.names
+    assert summary["classes"] == list(names)
+    assert summary["counts"]["labeled"] == 6 and summary["counts"]["unlabeled"] == 5 and summary["counts"]["val"] == 3
+    arms = [a["name"] for a in summary["arms"]]
+    assert arms == ["labels only", "average of 3 at prediction", "im, generation 1"]
+    assert [len(g["members"]) for g in summary["generations"]] == [3, 1]
+    first = summary["generations"][0]
+    assert 0 <= first["inconsistent_share"] <= 1 and set(first["inconsistent_per_class"]) == set(names)
+    assert summary["model"]["folder"] in ("generation-0/member-0", "generation-1/member-0")
+    assert summary["committee"] == [f"generation-0/member-{i}" for i in range(3)]
+    html = (run / "report.html").read_text()
+    assert "</html>" in html and len(html) > 5000
+    with (run / "label_next.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(r["rank"]) for r in rows] == [1, 2, 3, 4, 5] and len({r["image"] for r in rows}) == 5
+    scores = [float(r["score"]) for r in rows]
+    assert scores == sorted(scores, reverse=True) and all(r["path"].endswith(".png") for r in rows)
+    assert json.loads((run / "run_state.json").read_text())["status"] == "finished"
+    streams = [result(run, f)["first_batch"] for f in (*summary["committee"], "generation-1/member-0")]
+    assert streams[0] == streams[3] and len(set(streams)) == 3  # a member and its student see the same labels
+
+
+def test_around_another_method_there_is_a_baseline(folders, tmp_path):
+    sets = ["im.members=2", "im.route=both", "im.fill=noise"]
+    summary = semiseg.train(
+        folders["multilabel"], tmp_path / "r", method="fixmatch+im", sets=sets, **{**SMALL, "steps": 4}
+    )
+    assert [a["name"] for a in summary["arms"]][:2] == ["labels only", "fixmatch"]
+    assert summary["baseline"] == "baseline" and summary["method"] == "fixmatch"
+    run = tmp_path / "r"
+    assert result(run, "baseline")["first_batch"] == result(run, "generation-0/member-0")["first_batch"]
+
+
+def run_program(session, program):
+    outcome = program.run(session)
+    return outcome, [g["promoted"] for g in session.generations]
+
+
+def test_a_generation_that_is_not_better_is_never_shipped(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(_generations, "judge", lambda *_: (False, "worse"))
+    session = tiny.session(tmp_path, prepared("binary"), steps=1, eval_every=1)
+    outcome, promoted = run_program(session, IM(members=2, generations=3, students=1))
+    assert promoted == [True, False] and outcome.model.folder == "generation-0/member-0" and "worse" in outcome.why
+    assert [m.folder for m in outcome.committee] == ["generation-0/member-0", "generation-0/member-1"]
+
+
+def test_a_better_one_becomes_the_committee(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(_generations, "judge", lambda *_: (True, "better"))
+    session = tiny.session(tmp_path, prepared("multiclass"), steps=1, eval_every=1)
+    outcome, promoted = run_program(session, IM(members=2, generations=2, students=1))
+    assert promoted == [True, True, True] and outcome.model.folder == "generation-2/member-0"
+    assert [len(g["members"]) for g in session.generations] == [2, 2, 1]
+    assert [m.folder for m in outcome.committee] == ["generation-1/member-0", "generation-1/member-1"]
+    assert outcome.consensus == "generation-2/consensus"
+    again, _ = run_program(
+        tiny.session(tmp_path, prepared("multiclass"), steps=1, eval_every=1), IM(members=2, generations=2)
+    )
+    assert again.model.result == outcome.model.result  # everything was found, nothing trained again
+
+
+def test_without_unlabeled_images(prepared, tmp_path):
+    from dataclasses import replace
+
+    data = prepared("binary")
+    empty = replace(data, unlabeled=replace(data.unlabeled, names=[]))
+    for method in ("supervised", "fixmatch"):
+        with pytest.raises(Refusal, match="no unlabeled images") as refused:
+            IM().run(tiny.session(tmp_path, empty, method=method))
+        assert refused.value.exit == 3
+
+
+def test_the_mask_is_what_students_are_taught_with(prepared, tmp_path, monkeypatch):
+    seen = []
+    original = InconsistencyMask.__call__
+
+    def spy(self, unlabeled, target, clock):
+        seen.append(float((~unlabeled.planes.agree).float().mean()))
+        return original(self, unlabeled, target, clock)
+
+    monkeypatch.setattr(InconsistencyMask, "__call__", spy)
+    session = tiny.session(tmp_path, prepared("multiclass"), steps=3)
+    IM(members=2).run(session)
+    assert len(seen) == 3 and sum(seen) > 0  # the student's three steps, no member's
