@@ -26,6 +26,7 @@ SETS = {
 }
 METHODS = ("ensemble", "im", "supervised")  # the later ones take over the first one's members of generation 0
 TABLE = Path("results/first_path.csv")
+PAGE = Path("docs/explanation/first-results.md")
 
 
 def semiseg(*words: str) -> dict[str, Any]:
@@ -74,6 +75,26 @@ def _round(value: float | None) -> float | str:
     return "" if value is None else round(value, 4)
 
 
+def write_table() -> None:
+    """Put the rows of the CSV between the markers of docs/explanation/first-results.md."""
+    with TABLE.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| data | labels / unlabeled | supervised | average of 3 | ensemble | im | inconsistent |"]
+    lines.append("|---" * 7 + "|")
+    for name in dict.fromkeys(r["data"] for r in rows):
+        by = {r["method"]: r for r in rows if r["data"] == name}
+        if len(by) == len(METHODS):
+            cells = [by["supervised"]["test_miou"], by["ensemble"]["test_miou_committee"], by["ensemble"]["test_miou"],
+                     by["im"]["test_miou"]]  # fmt: skip
+            scores = " | ".join(f"{float(c):.3f}" for c in cells)
+            share = f"{float(by['im']['inconsistent_share']):.1%}"
+            lines.append(f"| {name} | {by['im']['labels']} / {by['im']['unlabeled']} | {scores} | {share} |")
+    head, _, rest = PAGE.read_text().partition("<!-- table: results/first_path.csv -->")
+    tail = rest.partition("<!-- end -->")[2]
+    body = "\n".join(["<!-- table: results/first_path.csv -->", "", *lines, "", "<!-- end -->"])
+    PAGE.write_text(head + body + tail)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("root", type=Path)
@@ -97,6 +118,7 @@ def main() -> None:
                 if new:
                     writer.writeheader()
                 writer.writerow(row)
+            write_table()
             print(f"{name} {method}: test mIoU {row['test_miou']} in {row['wall_seconds']} s", flush=True)
 
 

@@ -94,7 +94,7 @@ def summary(result: dict[str, Any]) -> list[str]:
             lines += ["", f"{row['data']}, labels: {row['labels']} ({row['split']}, {row['n_images']} images)",
                       f"{'':{width}}   mIoU   Δ to labels only, 95 %      gap recovered"]  # fmt: skip
         gain = f"{digits(row['delta'], '+.3f')} [{digits(row['low'], '+.3f')}, {digits(row['high'], '+.3f')}]"
-        gap = "" if row["gap_recovered"] is None else f"{row['gap_recovered']:.0%}"
+        gap = row["gap_note"] if row["gap_recovered"] is None else f"{row['gap_recovered']:.0%}"
         note = f"  ({row['note']})" if row["note"] else ""
         shown = gain if row["delta"] is not None else ""
         lines.append(f"{row['arm']:{width}}  {digits(row['miou']):>6}  {shown:26} {gap}{note}".rstrip())

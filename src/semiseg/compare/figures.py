@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,9 +50,7 @@ def deltas(group: Group) -> str:
     axis = "".join(
         f'<text class="tick" x="{at(m)}%" y="14" text-anchor="middle">{esc(_plain(m))}</text>' for m in marks
     )
-    items.append(
-        f'<li class="axis-row"><span></span><svg width="100%" height="18" aria-hidden="true">{axis}</svg></li>'
-    )
+    items.append(f'<li class="axis-row"><span></span><svg role="img" aria-label="Δ mIoU">{axis}</svg></li>')
     return f'<ul class="deltas">{"".join(items)}</ul>'
 
 
@@ -73,9 +71,9 @@ def _value(arm: Arm) -> str:
     return f'<span class="value">{esc(span(arm.gain)).replace(" ", "&nbsp;")}</span>'
 
 
-def _track(arm: Arm, at: object, lines: str) -> str:
+def _track(arm: Arm, at: Callable[[float], float], lines: str) -> str:
     gain = arm.gain
-    assert gain is not None and callable(at)
+    assert gain is not None
     middle = HEIGHT / 2
     kind = (
         "plain" if not math.isfinite(gain.low) or gain.low <= 0 <= gain.high else "better" if gain.low > 0 else "worse"
@@ -84,13 +82,13 @@ def _track(arm: Arm, at: object, lines: str) -> str:
     if math.isfinite(gain.low):
         parts.append(f'<line class="span" x1="{at(gain.low)}%" x2="{at(gain.high)}%" y1="{middle}" y2="{middle}"/>')
     parts.append(f'<circle class="mean" cx="{at(gain.value)}%" cy="{middle}" r="6"/>')
-    for seed, value in zip(arm.seeds, gain.per_seed, strict=False):
+    for seed, value in zip(arm.paired, gain.per_seed, strict=True):
         if math.isfinite(value):
             tip = f"<title>seed {seed}: {digits(value, '+.4f')}</title>"
             parts.append(f'<circle class="seed" cx="{at(value)}%" cy="{middle}" r="3">{tip}</circle>')
     said = f"{arm.name}: {span(gain)} to labels only"
     body = "".join(parts)
-    return f'<svg class="{kind}" width="100%" height="{HEIGHT}" role="img" aria-label="{esc(said)}">{body}</svg>'
+    return f'<svg class="{kind}" role="img" aria-label="{esc(said)}">{body}</svg>'
 
 
 def curves(group: Group) -> str:

@@ -35,6 +35,7 @@ class Arm:
     failed: dict[int, str] = field(default_factory=dict)
     figures: Json = field(default_factory=dict)
     gain: Interval | None = None
+    paired: list[int] = field(default_factory=list)  # the seeds of `gain`
     over: Interval | None = None
     share: Recovered | None = None
     folders: dict[int, Path] = field(default_factory=dict)  # of the member whose curve is shown
@@ -116,6 +117,7 @@ def _score(group: Group, blocks: int) -> None:
     for arm in group.arms:
         if base is not None and arm is not base and (pair := _paired([arm, base], blocks)):
             arm.gain = difference(pair[0][0], pair[0][1], pair[1])
+            arm.paired = sorted(set(arm.readings) & set(base.readings))
         if mean is not None and arm is not mean and (pair := _paired([arm, mean], blocks)):
             arm.over = difference(pair[0][0], pair[0][1], pair[1])
         if base is None or full is None or arm in (base, full):

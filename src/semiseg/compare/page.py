@@ -24,7 +24,7 @@ STYLE = """
   border: 1px solid var(--line); border-radius: 10px; font-size: .93rem; }
 .deltas li { display: grid; grid-template-columns: minmax(0, 15rem) minmax(0, 1fr) 11.5rem; gap: .2rem 1rem;
   align-items: center; padding: .2rem 0; }
-.deltas svg { display: block; overflow: visible; }
+.deltas svg { display: block; width: 100%; height: 26px; overflow: visible; }
 .deltas .arm { min-width: 0; } .deltas .method { font-weight: 600; }
 .deltas .value { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .deltas .zero { stroke: var(--ink); stroke-width: 1.5; }
@@ -34,6 +34,8 @@ STYLE = """
 .small { color: var(--quiet); font-size: .85em; font-weight: 400; white-space: nowrap; }
 .pictures.many figure { flex: 0 1 168px; }
 td { white-space: nowrap; }
+th[scope=row] { min-width: clamp(8.5rem, 22vw, 15rem); }
+.verdict p + p { margin-top: .5rem; }
 @media (max-width: 620px) {
   .deltas li { grid-template-columns: minmax(0, 1fr); padding: .35rem 0; }
   .deltas .value { text-align: left; } .deltas .axis-row span { display: none; }
@@ -178,7 +180,7 @@ def _meaning(group: Group) -> str:
 def _row(arm: Arm, cells: bool) -> list[str]:
     title = name(arm.name)
     if said := remark(arm):
-        title += f' <span class="quiet">({esc(said)})</span>'
+        title += f' <span class="badge">{esc(said)}</span>'
     f = arm.figures
     if not f:
         return [title, '<span class="none">failed</span>', *["–"] * (10 + cells)]

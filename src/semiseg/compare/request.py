@@ -94,8 +94,8 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
         if given == {"supervised", "committee"}:
             notes.append(f"{name}: labels only train a committee in every comparison")
             continue
-        title = ", ".join([config.name if program else name, *own])
-        asked.setdefault(title, Asked(title, name, (*shared, *own), config, models))
+        title = ", ".join([name, *own])
+        asked.setdefault(", ".join([config.name, *own]), Asked(title, name, (*shared, *own), config, models))
     for text in request.sets:
         if text not in used and text.partition("=")[0] not in OWN and asked:
             problems.append(

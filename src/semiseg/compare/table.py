@@ -15,9 +15,9 @@ from semiseg.compare.statistics import Interval
 
 FIGURES = ("miou", "dice", "iou_per_image", "boundary_iou", "calibration_error", "mcce", "val_miou")
 COLUMNS = ("data", "labels", "arm", "split", *FIGURES, "miou_per_seed", "delta", "low", "high", "delta_per_seed",
-           "delta_to_average", "average_low", "average_high", "gap", "gap_recovered", "gap_low", "gap_high", "note",
-           "seconds", "images_forwarded", "parameters", "seeds", "n_seeds", "n_images", "failed", "commit",
-           "command")  # fmt: skip
+           "delta_to_average", "average_low", "average_high", "gap", "gap_recovered", "gap_low", "gap_high",
+           "gap_note", "note", "seconds", "images_forwarded", "parameters", "seeds", "n_seeds", "n_images", "failed",
+           "commit", "command")  # fmt: skip
 
 
 def as_row(arm: Arm, group: Group, command: str) -> Json:
@@ -31,7 +31,8 @@ def as_row(arm: Arm, group: Group, command: str) -> Json:
         "high": gain and gain.high, "delta_per_seed": list(gain.per_seed) if gain else [],
         "delta_to_average": over and over.value, "average_low": over and over.low, "average_high": over and over.high,
         "gap": share and share.gap.value, "gap_recovered": inner and inner.value, "gap_low": inner and inner.low,
-        "gap_high": inner and inner.high, "note": remark(arm), "seconds": average(f.get("seconds", [])),
+        "gap_high": inner and inner.high, "gap_note": share.why if share else "",
+        "note": remark(arm), "seconds": average(f.get("seconds", [])),
         "images_forwarded": average(f.get("images_forwarded", [])), "parameters": average(f.get("parameters", [])),
         "seeds": arm.seeds, "n_seeds": len(arm.seeds), "n_images": group.images,
         "failed": "; ".join(f"seed {s}: {m}" for s, m in sorted(arm.failed.items())), "commit": running.commit(),
@@ -40,16 +41,13 @@ def as_row(arm: Arm, group: Group, command: str) -> Json:
 
 
 def remark(arm: Arm) -> str:
-    """What a reader of the row must know."""
+    """What a reader of the row must know beside its numbers."""
     said = []
-    back = [s for s, g, last in zip(arm.seeds, arm.figures.get("generation", []), arm.figures.get("last", []),
-                                    strict=False) if g < last]  # fmt: skip
-    if back:
-        said.append(f"an earlier generation was kept in {len(back)} of {len(arm.seeds)} seeds")
-    if arm.share is not None and arm.share.why:
-        said.append(arm.share.why)
+    generations = zip(arm.figures.get("generation", []), arm.figures.get("last", []), strict=True)
+    if back := sum(kept < last for kept, last in generations):
+        said.append(f"earlier generation kept: {back} of {len(arm.seeds)}")
     if arm.failed:
-        said.append(f"{len(arm.failed)} failed")
+        said.append(f"failed: {len(arm.failed)}")
     return "; ".join(said)
 
 

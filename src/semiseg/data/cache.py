@@ -104,7 +104,8 @@ def build(
 def _write(
     folder: Path, items: Sequence[Item], classes: ClassMap | None, resize: int, workers: int, progress: Progress | None
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.remove(folder)  # what a killed or damaged one left
+    folder.mkdir(parents=True)
     table: dict[str, Any] = {"names": [], "height": [], "width": [], "offset": [], "dtype": "uint8", "channels": 1}
     table["stacked"] = bool(classes and classes.task == "multilabel")
     position = 0

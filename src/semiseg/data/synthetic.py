@@ -9,12 +9,17 @@ them inside out from one side of the focus to the other.
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from semiseg.errors import usage
+from semiseg.errors import BUSY, Problem, Refusal, usage
 
 LABELS = ("alive", "dead", "position")
 _VERSION = 1  # raise it whenever the pixels change: a folder of another version is not reused
@@ -48,29 +53,49 @@ class _Culture:
 
 
 def _culture(rng: Random) -> _Culture:
-    radius = float(rng.uniform(11, 19))
+    radius = float(rng.uniform(10, 15))
     spindle = rng.random() < 0.25
     return _Culture(
         radius=radius,
         elongation=float(rng.uniform(1.5, 2.2) if spindle else rng.uniform(1, 1.45)),
         ragged=float(rng.uniform(0.02, 0.1)),
-        crowd=float(rng.uniform(0.25, 0.6)),
-        clump=float(rng.uniform(0.3, 0.95)),
+        crowd=float(rng.uniform(0.16, 0.5)),
+        clump=float(rng.uniform(0.3, 0.9)),
         dead=float(rng.beta(1.2, 2.2)),
         phase=float(rng.uniform(0.9, 2)),
         dome=float(rng.uniform(0.15, 0.7)),
-        nucleus=float(rng.uniform(0.2, 1)),
-        grain=float(rng.uniform(0.05, 0.25)),
+        nucleus=float(rng.uniform(0.6, 1.3)),
+        grain=float(rng.uniform(0.02, 0.15)),
         grain_size=float(rng.uniform(0.8, 2)),
-        stain=float(rng.choice([rng.uniform(-0.3, 0), rng.uniform(0, 0.7)])),
-        body=float(rng.uniform(0.03, 0.2) * rng.choice([-1, 1], p=[0.3, 0.7])),
-        debris=float(rng.gamma(1.5, 0.3)),
+        stain=float(rng.choice([rng.uniform(-0.5, -0.2), rng.uniform(0.25, 0.8)], p=[0.15, 0.85])),
+        body=float(rng.uniform(0.06, 0.22)),
+        debris=float(rng.gamma(1.2, 0.25)),
     )
 
 
 def _squared_frequency(side: int) -> Plane:
     """(side, side // 2 + 1) squared spatial frequency of a real FFT, in 1 / pixel^2."""
     return (np.fft.fftfreq(side)[:, None] ** 2 + np.fft.rfftfreq(side)[None] ** 2).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Dirt:
+    """One kind of debris: ranges of the number of pieces, radius in pixels and elongation; spread in cell radii."""
+
+    share: float
+    pieces: tuple[int, int]
+    spread: float
+    radius: tuple[float, float]
+    stretch: tuple[float, float]
+    ragged: float
+
+
+_DIRT = (
+    _Dirt(1.0, (1, 2), 0.0, (0.8, 3.5), (1.0, 2.0), 0.15),  # specks
+    _Dirt(0.8, (3, 9), 0.28, (0.8, 3.0), (1.0, 2.0), 0.15),  # heaps of specks, as large and as rough as a dead cell
+    _Dirt(0.5, (1, 2), 0.0, (4.0, 9.0), (1.0, 1.3), 0.0),  # drops, as round as a dead cell
+    _Dirt(0.3, (1, 2), 0.0, (3.0, 6.0), (7.0, 14.0), 0.0),  # fibres
+)
 
 
 def _smooth(rng: Random, side: int, sigma: float) -> Plane:
@@ -173,19 +198,19 @@ def _dying(rng: Random, culture: _Culture, cells: list[_Blob], side: int) -> tup
 
 
 def _debris(rng: Random, culture: _Culture, side: int) -> tuple[Plane, Plane]:
-    """Thickness and absorption of what is no cell: specks, and heaps of specks as large as a dead cell."""
+    """Thickness and absorption of what is no cell; every image has a dirt of its own."""
     phase, absorption = np.zeros((2, side, side), np.float32)
-    for _ in range(rng.poisson(culture.debris * side * side / 1000)):
-        y, x = rng.uniform(0, side, 2)
-        heap = 1 if rng.random() < 0.7 else int(rng.integers(3, 9))
-        for _ in range(heap):
-            radius = float(rng.uniform(0.8, 3)) * (1.4 if heap == 1 and rng.random() < 0.25 else 1)
-            dy, dx = rng.normal(0, 0.28 * culture.radius, 2) if heap > 1 else (0, 0)
-            piece = _blob(rng, y + dy, x + dx, radius, float(rng.uniform(1, 2)), 0.15)
+    share = rng.dirichlet([d.share for d in _DIRT])
+    tone, glass = rng.normal(0.15, 0.25), rng.normal(0.3, 0.7)
+    for kind in rng.choice(len(_DIRT), rng.poisson(culture.debris * side * side / 1000), p=share):
+        dirt, (y, x) = _DIRT[kind], rng.uniform(0, side, 2)
+        for _ in range(rng.integers(*dirt.pieces)):
+            dy, dx = rng.normal(0, 1, 2) * dirt.spread * culture.radius
+            piece = _blob(rng, y + dy, x + dx, rng.uniform(*dirt.radius), rng.uniform(*dirt.stretch), dirt.ragged)
             window, level, _ = piece.level(side)
             profile = np.clip(level, 0, 1.5) / 1.5
-            phase[window] += profile * rng.uniform(-0.3, 1.2)
-            absorption[window] += profile * rng.uniform(0, 1.2) * (culture.stain + 0.1)
+            phase[window] += profile * (glass + rng.uniform(-0.4, 0.4))
+            absorption[window] += profile * (tone + rng.uniform(-0.2, 0.2))
     return phase, absorption
 
 
@@ -193,18 +218,19 @@ def _photograph(rng: Random, phase: Plane, absorption: Plane, cells: NDArray[np.
     """(S, S) grey values: light, defocus of either sign, blur and noise of one exposure."""
     side = phase.shape[0]
     q = _squared_frequency(side)
-    focus = float(rng.uniform(10, 28) * rng.choice([-1, 1], p=[0.35, 0.65]))  # pi * wavelength * z, in square pixels
+    focus = float(rng.uniform(10, 24) * rng.choice([-1, 1], p=[0.15, 0.85]))  # pi * wavelength * z, in square pixels
     blur = np.exp(-2 * (np.pi * rng.uniform(0.4, 1.2)) ** 2 * q)
     wave = np.fft.rfft2(phase) * np.sin(focus * q) - np.fft.rfft2(absorption) * np.cos(focus * q)
     contrast = np.fft.irfft2(wave * blur, (side, side))
-    contrast *= np.exp(rng.uniform(np.log(0.14), np.log(0.34))) / (contrast[cells].std() + 1e-3 if cells.any() else 1)
+    strength = np.sqrt(np.mean(contrast[cells] ** 2)) + 1e-3 if cells.any() else 1
+    contrast *= rng.uniform(0.14, 0.32) / strength
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     turn, cy, cx = rng.uniform(0, 2 * np.pi), *rng.uniform(-0.4, 0.4, 2)
     light = 1 + rng.uniform(0, 0.3) * (x * np.cos(turn) + y * np.sin(turn))
     light -= rng.uniform(0, 0.3) * ((y - cy) ** 2 + (x - cx) ** 2) / 2
     light += rng.uniform(0, 0.05) * _smooth(rng, side, 12)
     grey = rng.uniform(75, 175) * light * (1 + contrast)
-    grey += rng.uniform(1, 4) * rng.standard_normal((side, side), np.float32) * np.sqrt(np.clip(grey, 1, None) / 128)
+    grey += rng.uniform(1, 3) * rng.standard_normal((side, side), np.float32) * np.sqrt(np.clip(grey, 1, None) / 128)
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
 
@@ -233,12 +259,13 @@ def cells(seed: int, index: int, size: int = 128) -> tuple[NDArray[np.uint8], ND
     rng = np.random.default_rng((seed, index))
     side = size + 2 * _PAD
     culture = _culture(rng)
-    alive, dead = [], []
+    alive: list[_Blob] = []
+    dead: list[_Blob] = []
     for y, x, radius in _place(rng, culture, side):
         if rng.random() < culture.dead:
             small = max(3.0, radius * rng.uniform(0.55, 0.8))
             dead.append(_blob(rng, y, x, small, 1.01 + 0.15 * rng.random(), 0.06))
-        elif rng.random() < 0.08:
+        elif rng.random() < 0.05:
             alive.append(_blob(rng, y, x, radius * 0.75, 1, 0.01))
         else:
             alive.append(_blob(rng, y, x, radius, culture.elongation * rng.uniform(0.9, 1.1), culture.ragged))
@@ -252,3 +279,57 @@ def cells(seed: int, index: int, size: int = 128) -> tuple[NDArray[np.uint8], ND
     view = slice(_PAD, _PAD + size), slice(_PAD, _PAD + size)
     masks = np.stack([living[view], dying[view], _discs(alive + dead, size)]).astype(np.uint8)
     return grey[view][..., None], masks
+
+
+def _series(labeled: int, unlabeled: int, val: int, test: int) -> dict[str, list[tuple[str, int]]]:
+    """Per split the stem and the index of every image. Another number of images in one split moves none of the others."""
+    train = [(f"train-{i:04d}", i) for i in range(labeled + unlabeled)]
+    held = {s: [(f"{s}-{i:04d}", _FIRST[s] + i) for i in range(n)] for s, n in (("val", val), ("test", test))}
+    return {"labeled": train[:labeled], "unlabeled": train[labeled:], **held}
+
+
+def _draw(folder: Path, splits: dict[str, list[tuple[str, int]]], seed: int, size: int) -> None:
+    """All images, masks and lists into `folder`."""
+    for name in ("images", "splits", *(f"masks/{label}" for label in LABELS)):
+        (folder / name).mkdir(parents=True)
+    for split, series in splits.items():
+        for stem, index in series:
+            image, masks = cells(seed, index, size)
+            Image.fromarray(image[..., 0]).save(folder / "images" / f"{stem}.png")
+            for label, mask in zip(LABELS, masks, strict=True):
+                Image.fromarray(mask * np.uint8(255)).save(folder / "masks" / label / f"{stem}.png")
+        (folder / "splits" / f"{split}.txt").write_text("".join(f"{s}\n" for s, _ in series), encoding="utf-8")
+
+
+def write_cells(
+    folder: Path, *, labeled: int = 10, unlabeled: int = 200, val: int = 40, test: int = 80, size: int = 96, seed: int = 0
+) -> Path:
+    """Write a data set of cells and return `folder`: images/, masks/{alive,dead,position}/ (0 and 255), splits/*.txt.
+
+    Unlabeled images have masks too, which only a full-label baseline may open. cells.json records the arguments: a
+    folder with the same ones is left alone, so a second call costs nothing. It appears under its name when complete.
+    Refusal: exit 2 for a negative number or a size under 32, exit 7 for a folder that holds anything else.
+    """
+    folder = Path(folder)
+    asked = {"labeled": labeled, "unlabeled": unlabeled, "val": val, "test": test, "size": size, "seed": seed}
+    wrong = [name for name, number in asked.items() if number < (32 if name == "size" else 0)]
+    if wrong:
+        raise usage(wrong[0], f"is {asked[wrong[0]]}", f"use {32 if wrong[0] == 'size' else 0} or more")
+    splits = _series(labeled, unlabeled, val, test)
+    record = json.dumps({"cells": _VERSION, **asked}, indent=1) + "\n"
+    note = folder / "cells.json"
+    if note.is_file() and note.read_text(encoding="utf-8") == record:
+        return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        found = "exists and was not written with these numbers"
+        raise Refusal(Problem("D40", str(folder), found, "name another folder, or delete this one"), BUSY)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        _draw(part, splits, seed, size)
+        (part / "cells.json").write_text(record, encoding="utf-8")
+        os.replace(part, folder)  # replaces an empty folder, and no other
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder

@@ -47,13 +47,15 @@ def consensus(session: Session, networks: Sequence[nn.Module], folder: str, rule
     path, store = session.run / folder, session.data.unlabeled
     if not storage.is_sealed(path):
         with session.log.timed("consensus"), session.log.bar("consensus", len(store)) as bar:
+            session.log.event("consensus", folder=folder)
             _write(session, networks, path, rule, bar)
     return load(path)
 
 
 def _write(session: Session, networks: Sequence[nn.Module], path: Path, rule: Rule, bar: Any) -> None:
     data, task = session.data, session.data.task
-    path.mkdir(parents=True, exist_ok=True)
+    storage.remove(path)  # what a killed or damaged one left
+    path.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     claimed = torch.zeros(task.channels, dtype=torch.float64)  # pixels that some member gave to the class
     disputed = torch.zeros(task.channels, dtype=torch.float64)  # of these, inconsistent ones

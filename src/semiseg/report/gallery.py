@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
+from semiseg.report import pictures
 from semiseg.report.colors import hexa, is_background, palette
 from semiseg.report.load import Facts, Json, inside
 from semiseg.report.markup import esc, name, note, number, percent, plural, section
-from semiseg.report.pictures import SIDE
 from semiseg.report.verdict import Verdict
 
 BUDGET = 4_000_000
@@ -34,8 +34,12 @@ def swatch(color: str | None) -> str:
     return f'<i class="swatch" style="background:{color}"></i>' if color else ""
 
 
-def embed(path: Path, side: int = SIDE) -> tuple[str, int, int] | None:
-    """A picture file as data URI with its width and height, longer side at most `side`; None if it cannot be read."""
+def embed(path: Path, side: int = 0) -> tuple[str, int, int] | None:
+    """A picture file as data URI with width and height, longer side at most `side`; None if it cannot be read.
+
+    side: 0 is the size that pictures are drawn at.
+    """
+    side = side or pictures.SIDE
     try:
         with Image.open(path) as opened:
             picture = opened.convert("RGB")

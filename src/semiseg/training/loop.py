@@ -64,6 +64,7 @@ def fit(job: Job) -> dict[str, Any]:
     """Train, or return the result of a member that is finished already. Raises Stopped after a signal, exit 5 on NaN."""
     final = job.folder / "final"
     if storage.is_sealed(final):
+        _drop_checkpoints(job.folder)
         job.log.event("already finished", member=str(job.folder.name), folder=job.title)
         return storage.read_json(final / "result.json")
     if job.shape and any(_take_over(job, theirs / "final", final) for theirs in job.reuse):
@@ -78,6 +79,12 @@ def fit(job: Job) -> dict[str, Any]:
     run.resume()
     run.train()
     return run.finish(final)
+
+
+def _drop_checkpoints(folder: Path) -> None:
+    """A sealed member needs none; one killed right after sealing still has them."""
+    for old in folder.glob("step-????????"):
+        storage.remove(old)
 
 
 def _take_over(job: Job, theirs: Path, final: Path) -> bool:
@@ -256,7 +263,6 @@ class _Run:
         storage.save_folder(
             final, {"weights.safetensors": weights, "result.json": json.dumps(result)}, {"step": self.step}
         )
-        for old in self.job.folder.glob("step-????????"):
-            storage.remove(old)
+        _drop_checkpoints(self.job.folder)
         self.job.log.event("finished", title=self.job.title, hash=result["hash"])
         return result
