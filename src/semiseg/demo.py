@@ -11,10 +11,10 @@ from semiseg.data.synthetic import write_cells
 from semiseg.programs.train import train
 from semiseg.report import write_report
 
-CELLS = {"labeled": 16, "unlabeled": 200, "val": 40, "test": 60, "size": 128, "seed": 0}
-TRAINING = {"size": 96, "batch": 12, "steps": 400, "seed": 0, "network": "unet1x1"}
-QUICK_CELLS = {"labeled": 6, "unlabeled": 10, "val": 4, "test": 4, "size": 64, "seed": 0}
-QUICK = {"size": 48, "batch": 4, "steps": 12, "seed": 0, "network": "unet1x1"}
+CELLS: dict[str, int] = {"labeled": 8, "unlabeled": 202, "val": 40, "test": 80, "size": 96, "seed": 0}
+TRAINING: dict[str, Any] = {"size": 64, "batch": 8, "steps": 1200, "lr": 0.01, "seed": 0, "network": "unet1x1"}
+QUICK_CELLS: dict[str, int] = {"labeled": 6, "unlabeled": 10, "val": 4, "test": 4, "size": 64, "seed": 0}
+QUICK: dict[str, Any] = {"size": 48, "batch": 4, "steps": 12, "seed": 0, "network": "unet1x1"}
 
 
 def demo(out: Path, *, quick: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -26,9 +26,9 @@ def demo(out: Path, *, quick: bool = False, quiet: bool = False) -> dict[str, An
         if (out / name).exists():
             shutil.rmtree(out / name)
     cells, training = (QUICK_CELLS, QUICK) if quick else (CELLS, TRAINING)
-    data = out / "cells"
+    data = out / ("cells-quick" if quick else "cells")
     write_cells(data, **cells)
-    common = {**training, "quiet": quiet}
+    common: dict[str, Any] = {**training, "quiet": quiet}
     ensemble = train(data, out / "ensemble", method="ensemble", **common)
     im = train(data, out / "im", method="im", reuse=str(out / "ensemble"), **common)
     arms = [*im["arms"][:-1], ensemble["arms"][-1], im["arms"][-1]]

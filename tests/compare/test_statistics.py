@@ -79,13 +79,19 @@ def test_the_mean_of_few_seeds_has_its_true_variance():
 def test_blocks_hold_neighbours_together():
     weights = s.draw(1, 12, draws=200, blocks=4).images
     assert all(w[np.arange(-1, 11)][i] or w[(i + 1) % 12] for w in weights for i in range(12) if w[i])
-    assert s.draw(1, 12, draws=200).images.std() < weights.std()
+    alone = s.draw(1, 12, draws=200).images
+    assert alone[:, :6].sum(1).std() < 0.8 * weights[:, :6].sum(1).std()
 
 
 def simulated(rng, seeds, images, gain=0.02):
     """Hits of 10 000 pixels an image; seeds and images have effects of their own on the difference."""
     base = rng.normal(0.55, 0.05, (1, images)) + rng.normal(0, 0.02, (seeds, 1))
-    each = gain + rng.normal(0, 0.008, (seeds, 1)) + rng.normal(0, 0.05, (1, images)) + rng.normal(0, 0.03, (seeds, images))
+    each = (
+        gain
+        + rng.normal(0, 0.008, (seeds, 1))
+        + rng.normal(0, 0.05, (1, images))
+        + rng.normal(0, 0.03, (seeds, images))
+    )
     hits = [np.rint(np.clip(p, 0, 1) * 10000).astype(int) for p in (base + each, base)]
     return [np.stack([h, 0 * h, 10000 - h], -1)[:, :, None] for h in hits]
 

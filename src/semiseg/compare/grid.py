@@ -111,7 +111,8 @@ def _look(
     for labels in dict.fromkeys(request.labels):
         try:
             size = None if request.options.get("resize") else request.options.get("size")
-            checked = check(path, size=size, labels=amount(labels), progress=progress)
+            wanted = amount(labels) if find(path).labeled else None
+            checked = check(path, size=size, labels=wanted, progress=progress)
         except Refusal as refusal:
             problems += refusal.problems
             continue

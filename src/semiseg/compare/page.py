@@ -32,14 +32,13 @@ STYLE = """
 .deltas .mean { fill: currentColor; } .deltas .seed { fill: var(--card); stroke: var(--ink); stroke-width: 1.2; }
 .deltas .plain { color: var(--s0); } .deltas .better { color: var(--up); } .deltas .worse { color: var(--down); }
 .small { color: var(--quiet); font-size: .85em; font-weight: 400; white-space: nowrap; }
-.pictures.many figure { flex: 0 1 168px; }
-td { white-space: nowrap; }
-th[scope=row] { min-width: clamp(8.5rem, 22vw, 15rem); }
+.pictures.many { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(46%, 148px), 1fr)); }
+table { font-size: .88rem; } th, td { padding: .45rem .55rem; } td { white-space: nowrap; }
+th[scope=row] { min-width: clamp(8.5rem, 18vw, 13rem); }
 .verdict p + p { margin-top: .5rem; }
 @media (max-width: 620px) {
   .deltas li { grid-template-columns: minmax(0, 1fr); padding: .35rem 0; }
   .deltas .value { text-align: left; } .deltas .axis-row span { display: none; }
-  .pictures.many figure { flex: 1 1 40%; }
 }
 """
 
@@ -87,7 +86,8 @@ def page(grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) -
 
 
 def _title(group: Group) -> str:
-    return f"{group.data}, {'all labels' if group.labels == 'all' else f'--labels {group.labels}'}"
+    share = "." in group.labels
+    return f"{group.data}, {group.labels}{' of the' if share else ''} labels"
 
 
 def _asked(groups: Sequence[Group]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semiseg.errors import Problem, Refusal, nearest
-from semiseg.methods import METHODS, arguments, method_class
+from semiseg.methods import arguments, method_class
 from semiseg.programs import PROGRAMS, program_class
 from semiseg.programs.train import configure
 from semiseg.training.config import Config, split_name
@@ -50,7 +50,7 @@ class Asked:
 def numbers(request: Request) -> list[Problem]:
     """What is wrong with the numbers and words of a request."""
     problems = []
-    for where, value in (("--seeds", request.seeds), ("--blocks", request.blocks)):
+    for where, value in (("--seeds", request.seeds), ("--blocks", request.blocks), ("--steps", request.steps)):
         if value < 1:
             problems.append(Problem("C06", where, f"is {value}", expected="1 or more"))
     if request.jobs < 0:
@@ -71,6 +71,7 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
     """Configure every method once, so that each mistake is found now. `supervised` is a row of its own anyway."""
     asked: dict[str, Asked] = {}
     used: set[str] = set()
+    keys: set[str] = set()
     if not request.methods:
         problems.append(Problem("C03", "--methods", "names no method", "semiseg methods lists them"))
     for text in request.methods:
@@ -80,7 +81,8 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
             given = {method, program} - {""}
             shared = route(request.sets, method, program)
             used |= set(shared)
-            options = {**request.options, "steps": request.steps, "method": name, "data": "", "out": ""}
+            keys |= _keys(method, program)
+            options = {**request.options, "steps": max(1, request.steps), "method": name, "data": "", "out": ""}
             config = configure(options, [*shared, *own], None, {})
             models = program_class(program)(**config.program_args).models
         except Refusal as refusal:
@@ -97,10 +99,10 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
         title = ", ".join([name, *own])
         asked.setdefault(", ".join([config.name, *own]), Asked(title, name, (*shared, *own), config, models))
     for text in request.sets:
-        if text not in used and text.partition("=")[0] not in OWN and asked:
-            problems.append(
-                Problem("C04", f"--set {text}", "fits none of the methods", "semiseg methods NAME lists them")
-            )
+        key = text.partition("=")[0].strip()
+        if text not in used and key not in OWN and keys:
+            found = f"fits none of the methods. {nearest(key, keys)}".strip()
+            problems.append(Problem("C04", f"--set {text}", found, "semiseg methods NAME lists arguments"))
     return list(asked.values())
 
 
@@ -113,20 +115,16 @@ def _said(problem: Problem, method: str) -> Problem:
 def route(sets: Iterable[str], method: str, program: str) -> list[str]:
     """The settings that concern a cell: keys of the configuration, and arguments of its own method or program."""
     mine = []
-    own = {*arguments(method_class(method)), *arguments(program_class(program))}
-    common = {f.name for f in fields(Config)} - {"method_args", "program_args"}
-    foreign = {*PROGRAMS, *METHODS} - {method, program}
+    known = _keys(method, program)
     for text in sets:
         key = text.partition("=")[0].strip()
-        owner, dot, _ = key.rpartition(".")
-        if dot and owner in foreign:
-            continue
-        if dot or key in common or key in own or not _anywhere(key):
-            mine.append(text)  # what nobody knows is refused where it is put
+        owner, _, argument = key.rpartition(".")
+        if argument in known if owner in (method, program) else key in known:
+            mine.append(text)
     return mine
 
 
-def _anywhere(key: str) -> bool:
-    """Is it an argument of some method or program? Then it may fit another cell."""
-    classes = [*(method_class(n) for n in METHODS), *(program_class(n) for n in PROGRAMS)]
-    return any(key in arguments(c) for c in classes)
+def _keys(method: str, program: str) -> set[str]:
+    """What may be set for a method and program, without their names in front."""
+    common = {f.name for f in fields(Config)} - {"method_args", "program_args"}
+    return common | {*arguments(method_class(method)), *arguments(program_class(program))}

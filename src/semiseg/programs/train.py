@@ -160,9 +160,9 @@ def _existing(run: Path, data: str, resume: str) -> dict[str, Any]:
     if run.exists() and not run.is_dir():
         raise Refusal(Problem("S10", str(run), "is a file", "choose another --out"), BUSY)
     mine = {".lock", "run_state.json", "events.jsonl", "cache"}
-    other = sorted(p.name for p in run.iterdir() if p.name not in mine) if run.is_dir() else []
-    if other:
-        found = f"is not empty ({', '.join(other[:3])}{', …' if len(other) > 3 else ''}) and is no run of semiseg"
+    names = sorted(p.name for p in run.iterdir() if p.name not in mine) if run.is_dir() else []
+    if names:
+        found = f"is not empty ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}) and is no run of semiseg"
         raise Refusal(Problem("S10", str(run), found, "choose another --out"), BUSY)
     return {}
 

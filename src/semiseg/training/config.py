@@ -49,7 +49,7 @@ class Config:
     average: float = 0.0  # decay of a moving average of the weights that is evaluated instead of them; 0 = off
     precision: str = "32-true"
     seed: int = 0
-    reuse: str = ""  # other runs (os.pathsep between): finished members shaped by exactly the same things are taken over
+    reuse: str = ""  # other runs (os.pathsep between): members that the same things shaped are taken over
     baseline: bool = True  # train the plain supervised model beside every other method
     eval_every: int = 0
     checkpoint_every: int = 0

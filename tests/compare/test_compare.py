@@ -1,0 +1,145 @@
+"""A whole comparison of a few steps: tables, page, test read once, and the same command again."""
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tiny
+from semiseg import storage
+from semiseg.compare import compare, summary
+from semiseg.compare.statistics import counts, miou
+from semiseg.errors import Refusal
+from semiseg.model import Model
+from semiseg.predict import evaluate_split
+
+spec = importlib.util.spec_from_file_location("report_checks", Path(__file__).parents[1] / "report/checks.py")
+checks = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(checks)
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def readings(out):
+    """How often each run says that it was read."""
+    lines = {p.parent.name: p.read_text().splitlines() for p in out.glob("cells/*/events.jsonl")}
+    return {n: sum(json.loads(x)["event"] == "evaluated" for x in found) for n, found in lines.items()}
+
+
+def test_from_a_request_to_a_page(ask, here):
+    request = ask("fixmatch", "im@members=2", seeds=2, labels=["4"])
+    result = compare(request, "semiseg compare …", quiet=True, begin=here)
+    out = request.out
+    assert result["failed"] == [] and len(here.started) == 2 * 5
+    assert set(readings(out).values()) == {1}
+    table = {r["arm"]: r for r in rows_of(out / "table.csv")}
+    base = "labels only"
+    assert list(table) == [base, f"{base}, best of 3 on val", f"{base}, average of 3 at prediction",
+                           f"{base}, 3× steps", "fixmatch", "im, members=2", "full labels"]  # fmt: skip
+    for arm, row in table.items():
+        assert row["n_seeds"] == "2" and row["n_images"] == "4" and row["split"] == "test"
+        assert len(row["miou_per_seed"].split(";")) == 2 and float(row["miou"]) >= 0
+        if arm != base:
+            assert float(row["low"]) <= float(row["delta"]) <= float(row["high"])
+    run = out / "cells/binary-4-seed0-fixmatch"
+    tensors = storage.read_tensors(run / "reading-test/counts.safetensors")
+    found = float(miou(counts(tensors["0.confusion"].numpy(), True).sum(0)))
+    said = evaluate_split(Model(run), request.data[0], "test")
+    assert found == pytest.approx(said["metrics"]["miou"])
+    assert not (run / "cache").exists()
+    taken = storage.read_json(out / "cells/binary-4-seed1-im-members=2/summary.json")["generations"][0]["members"]
+    theirs = storage.read_json(out / "cells/binary-4-seed1-committee-3/summary.json")["generations"][0]["members"]
+    assert [m["hash"] for m in taken] == [m["hash"] for m in theirs[:2]]
+    assert "labels only, average of 3 at prediction" in (out / "table.md").read_text()
+    assert any("im, members=2" in line for line in summary(result))
+    check_page((out / "compare.html").read_text(), 6)
+    go_on(request, here, out)
+
+
+def check_page(text, arms):
+    tree = checks.Tree(text)
+    assert tree.faults == [] and not tree.named("script") and len(tree.named("h1")) == 1
+    loads = [v for _, attrs, _ in tree.tags for k, v in attrs.items() if k in ("src", "href", "srcset")]
+    assert loads and all(v.startswith("data:") for v in loads)
+    assert "http" not in text.replace("http-equiv", "")
+    assert all(s.get("aria-label") for s in tree.named("svg")) and all(i["alt"] for i in tree.named("img"))
+    assert len(tree.named("img")) == 4 * (2 + arms + 1)  # four test images: itself, truth, every arm
+    assert "nan" not in tree.text.lower().split() and "None" not in tree.text.replace("None.", "")
+    style = text[text.index("<style>") : text.index("</style>")]
+    wide = [w for w in checks.too_wide(tree, style) if w != "a chart that does not shrink"]  # widths in per cent
+    assert wide == []
+
+
+def go_on(request, here, out):
+    """The same command trains and reads nothing; another seed trains that seed; another budget is refused."""
+    table = (out / "table.csv").read_text()
+    here.started.clear()
+    compare(request, "semiseg compare …", quiet=True, begin=here)
+    assert here.started == [] and (out / "table.csv").read_text() == table
+    assert set(readings(out).values()) == {1}
+    request.steps = 5
+    with pytest.raises(Refusal, match="another budget: steps: 4 → 5") as caught:
+        compare(request, quiet=True, begin=here)
+    assert caught.value.exit == 4
+
+
+def test_failures_are_rows(ask, here):
+    request = ask("fixmatch", "mean_teacher", kind="multilabel", baselines="none", seeds=2)
+    here.broken = {
+        "multilabel-all-seed1-fixmatch",
+        "multilabel-all-seed0-mean_teacher",
+        "multilabel-all-seed1-mean_teacher",
+    }
+    result = compare(request, quiet=True, begin=here)
+    assert {f["cell"] for f in result["failed"]} == here.broken
+    table = {r["arm"]: r for r in rows_of(request.out / "table.csv")}
+    assert table["fixmatch"]["n_seeds"] == "1" and "seed 1: R05" in table["fixmatch"]["failed"]
+    assert table["mean_teacher"]["miou"] == "" and table["mean_teacher"]["n_seeds"] == "0"
+    text = (request.out / "compare.html").read_text()
+    assert checks.Tree(text).faults == [] and "has diverged" in text
+    assert any("has diverged" in line for line in summary(result))
+    here.broken, here.started[:] = set(), []
+    assert compare(request, quiet=True, begin=here)["failed"] == []
+    assert len(here.started) == 3
+
+
+def test_val_where_there_is_no_test(ask, here, folders):
+    request = ask("fixmatch", kind="multiclass")
+    request.data = [folders["multiclass"]]
+    result = compare(request, quiet=True, begin=here)
+    assert {r["split"] for r in result["table"]} == {"val"}
+    assert "val is reported" in (request.out / "compare.html").read_text()
+
+
+def test_a_folder_that_is_something_else(ask, here):
+    request = ask("fixmatch")
+    tiny.save(request.out / "mine.png", __import__("numpy").zeros((4, 4), "uint8"))
+    with pytest.raises(Refusal, match="holds no comparison"):
+        compare(request, quiet=True, begin=here)
+    assert here.started == []
+
+
+@pytest.mark.slow
+def test_as_processes_of_their_own(tested, tmp_path):
+    """What a person types; one of the methods is broken and is a row."""
+    bad = tmp_path / "bad.py"
+    bad.write_text(
+        "from semiseg.methods.base import Method\n\n\nclass Bad(Method):\n"
+        "    def step(self, labeled, unlabeled, clock):\n        raise ValueError('no')\n"
+    )
+    words = ["compare", str(tested["binary"]), "--methods", f"fixmatch,{bad}:Bad", "--seeds", "1", "--steps", "4",
+             "--size", "16", "--batch", "2", "--network", "unet1x1:0.25", "--baselines", "none", "--jobs", "2",
+             "--out", "out", "--json"]  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", "semiseg.cli", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 8, done.stderr
+    result = json.loads(done.stdout)
+    assert [f["cell"] for f in result["failed"]] == ["binary-all-seed0-bad.py-Bad"] or len(result["failed"]) == 1
+    assert "bad.py:6" in result["failed"][0]["message"]
+    assert (tmp_path / "out/compare.html").exists()

@@ -1,0 +1,155 @@
+"""The plan: which cells, in which order, of which budget; and everything that is wrong, at once, before anything runs."""
+
+import os
+import shutil
+from dataclasses import replace
+
+import pytest
+
+import tiny
+from semiseg.compare.grid import plan, slug
+from semiseg.compare.request import route
+from semiseg.errors import Refusal
+
+
+def names(grid):
+    return [c.name.partition("seed")[2] for c in grid.cells]
+
+
+def test_labels_only_first_then_plain_then_programs(ask):
+    grid = plan(ask("fixmatch+im", "im", "fixmatch", labels=["4"], seeds=2))
+    one = ["committee-4", "labels-only-4x-steps", "fixmatch", "fixmatch+im", "im", "full-labels"]
+    assert names(grid) == [f"{seed}-{n}" for seed in (0, 1) for n in one]
+    assert grid.models == 4 and grid.splits == {"binary": "test"}
+    by = {c.name: c for c in grid.cells}
+    plain, program, im = (by[f"binary-4-seed0-{n}"] for n in ("fixmatch", "fixmatch+im", "im"))
+    committee = "binary-4-seed0-committee-4"
+    assert plain.needs == (committee,) and im.needs == (committee,)
+    assert program.needs == (committee, plain.name)
+    reuse = next(s for s in program.sets if s.startswith("reuse=")).removeprefix("reuse=").split(os.pathsep)
+    assert [p.rpartition("/")[2] for p in reuse] == [committee, plain.name]
+    assert "baseline=false" in plain.sets
+
+
+def test_equal_budgets(ask):
+    """Same steps for every model; as many labels-only models as the largest program trains; one with K times the steps."""
+    grid = plan(ask("im@members=2@generations=2@students=2", "ensemble", labels=["4"]))
+    assert grid.models == 6  # 2 + 2 + 2
+    steps = {c.name.rpartition("seed0-")[2]: c.options["steps"] for c in grid.cells}
+    assert steps.pop("labels-only-6x-steps") == 24
+    assert set(steps.values()) == {4}
+    committee = grid.cells[0]
+    assert "committee.members=6" in committee.sets and committee.models == 6
+    for cell in grid.cells:
+        same = {k: cell.options[k] for k in ("size", "batch", "network")}
+        assert same == {"size": 16, "batch": 2, "network": "unet1x1:0.25"} and cell.options["seed"] == 0
+
+
+def test_one_model_needs_no_longer_row(ask):
+    grid = plan(ask("fixmatch", "mean_teacher", baselines="none"))
+    assert names(grid) == ["0-committee-1", "0-fixmatch", "0-mean_teacher"]
+
+
+def test_variants_are_rows_of_their_own(ask):
+    grid = plan(ask("im", "im@members=2", baselines="none", sets=["im.fill=zero", "lr=0.01"]))
+    first, second = grid.cells[1:]
+    assert (first.arm, second.arm) == ("im", "im, members=2") and first.name != second.name
+    assert "members=2" in second.sets and "members=2" not in first.sets
+    assert all({"im.fill=zero", "lr=0.01"} <= set(c.sets) for c in (first, second))
+    assert "im.fill=zero" not in grid.cells[0].sets and "lr=0.01" in grid.cells[0].sets
+
+
+def test_settings_go_where_they_fit():
+    sets = ["im.members=2", "threshold=0.9", "batch=3", "fixmatch.threshold=0.8"]
+    assert route(sets, "fixmatch", "im") == sets
+    assert route(sets, "supervised", "im") == ["im.members=2", "batch=3"]
+    assert route(sets, "mean_teacher", "") == ["batch=3"]
+    assert route(["nonsense=1", "im.lr=3"], "supervised", "im") == ["im.lr=3"]  # the one is refused, the other says why
+
+
+def test_rows_that_are_there_anyway(ask):
+    grid = plan(ask("supervised", "committee", "fixmatch", baselines="none"))
+    assert [c.arm for c in grid.cells] == ["labels only", "fixmatch"]
+    assert len(grid.notes) == 2
+
+
+def test_full_labels(ask, tested, tmp_path):
+    """Without masks of unlabeled images: all labels where fewer were asked for, nothing and a note otherwise."""
+    full = [c for c in plan(ask("fixmatch", labels=["3", "4"])).cells if c.arm == "full labels"]
+    assert [(c.options["labels"], c.options.get("oracle")) for c in full] == [("all", None)]
+    grid = plan(ask("fixmatch"))
+    assert not [c for c in grid.cells if c.arm == "full labels"] and "no masks of unlabeled" in grid.notes[0]
+    lists = tmp_path / "lists"
+    shutil.copytree(tested["binary"], lists)
+    for i in range(4):
+        shutil.copy(lists / f"test/images/{i:02d}.png", lists / f"images/t{i}.png")
+        shutil.copy(lists / f"test/masks/{i:02d}.png", lists / f"masks/t{i}.png")
+    (lists / "splits").mkdir()
+    for split, those in (("labeled", range(3)), ("unlabeled", range(3, 5))):
+        (lists / f"splits/{split}.txt").write_text("\n".join(f"{i:02d}" for i in those))
+    (lists / "splits/test.txt").write_text("t0\nt1")
+    grid = plan(replace(ask("fixmatch"), data=[lists]))
+    assert grid.cells[-1].options["oracle"] is True
+    assert "--oracle" in grid.cells[-1].arguments(tmp_path)
+
+
+def test_without_a_test_set_val_is_reported_and_said(ask, folders):
+    grid = plan(replace(ask("fixmatch"), data=[folders["binary"]]))
+    assert {c.split for c in grid.cells} == {"val"}
+    assert any("no test set" in n for n in grid.notes)
+
+
+def test_neither_test_nor_val(ask, tmp_path):
+    data = tiny.write_folder(tmp_path / "few", "binary", labeled=3, val=0)
+    with pytest.raises(Refusal, match="has no test set, and no val set"):
+        plan(replace(ask("fixmatch"), data=[data]))
+
+
+def test_everything_wrong_at_once(ask, tmp_path):
+    request = ask("fixmach", "im@members=1", "fixmatch", seeds=0, steps=-3, labels=["99"], split="tets",
+                  sets=["nonsense=1", "seed=4"])  # fmt: skip
+    request.data.append(tmp_path / "nowhere")
+    with pytest.raises(Refusal) as caught:
+        plan(request)
+    said = str(caught.value)
+    for word in ("fixmach", "Did you mean 'fixmatch'", "im.members", "--seeds", "steps", "99", "Did you mean 'test'",
+                 "nonsense", "seed=4", "nowhere"):  # fmt: skip
+        assert word in said, word
+    assert caught.value.exit == 2
+
+
+def test_refused_data_is_exit_3(ask, tmp_path):
+    with pytest.raises(Refusal) as caught:
+        plan(replace(ask("fixmatch"), data=[tmp_path / "nowhere"]))
+    assert caught.value.exit == 3
+
+
+def test_a_method_that_needs_unlabeled_images(ask, tmp_path, tested):
+    data = tmp_path / "labeled"
+    shutil.copytree(tested["binary"], data)
+    shutil.rmtree(data / "unlabeled")
+    with pytest.raises(Refusal, match="no unlabeled images"):
+        plan(replace(ask("im"), data=[data]))
+    assert plan(replace(ask("im", labels=["4"]), data=[data])).cells
+
+
+def test_two_folders_of_one_name(ask, tested, tmp_path):
+    shutil.copytree(tested["binary"], tmp_path / "binary")
+    request = ask("fixmatch", baselines="none")
+    request.data.append(tmp_path / "binary")
+    grid = plan(request)
+    assert list(grid.splits) == ["binary", "binary-2"]
+    assert len({c.name for c in grid.cells}) == 4
+
+
+def test_slug():
+    assert slug("./mine.py:Mine") == "mine.py-Mine"
+    assert slug("fixmatch+im") == "fixmatch+im"
+    assert slug("im, members=2") == "im-members=2"
+
+
+def test_commands_can_be_typed(ask, tmp_path):
+    cell = plan(ask("im", labels=["4"])).cells[0]
+    words = cell.arguments(tmp_path)
+    assert words[:2] == ["train", str(cell.path)] and words[-2:] == ["--resume", "auto"]
+    assert words[words.index("--method") + 1] == "supervised+committee"
