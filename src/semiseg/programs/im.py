@@ -48,7 +48,12 @@ class IM(Generations):
         erode: int = 0,
         dilate: int = 0,
     ) -> None:
-        choices = (("preset", preset, PRESETS), ("route", route, ROUTES), ("fill", fill, FILLS), ("reduce", reduce, REDUCES))
+        choices = (
+            ("preset", preset, PRESETS),
+            ("route", route, ROUTES),
+            ("fill", fill, FILLS),
+            ("reduce", reduce, REDUCES),
+        )
         for key, value, options in choices:
             if value not in options:
                 found = f"is '{value}'. {nearest(value, options)}".strip()

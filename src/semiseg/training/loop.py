@@ -201,7 +201,9 @@ class _Run:
             if "more than 1 value per channel" not in str(error):
                 raise
             found = f"is {self.config.batch} at {self.config.size} px: batch normalisation is left with a single value"
-            raise Refusal(Problem("C06", "--batch", found, "use --batch 2 or more, or a larger --size"), USAGE) from error
+            raise Refusal(
+                Problem("C06", "--batch", found, "use --batch 2 or more, or a larger --size"), USAGE
+            ) from error
 
     def flush(self) -> dict[str, Any]:
         """One log row: means over the window. The only place where training waits for the device."""
