@@ -31,7 +31,8 @@ def demo(out: Path, *, quick: bool = False, quiet: bool = False) -> dict[str, An
     common: dict[str, Any] = {**training, "quiet": quiet}
     ensemble = train(data, out / "ensemble", method="ensemble", **common)
     im = train(data, out / "im", method="im", reuse=str(out / "ensemble"), **common)
-    arms = [*im["arms"][:-1], ensemble["arms"][-1], im["arms"][-1]]
+    taught = ensemble["arms"][-1]
+    arms = [*im["arms"][:-1], {**taught, "folder": f"../ensemble/{taught['folder']}"}, im["arms"][-1]]
     storage.write_json(out / "im" / "summary.json", {**im, "arms": arms})
     return {
         "arms": arms,
