@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from semiseg.compare import figures
@@ -16,7 +15,7 @@ from semiseg.compare.request import BASE
 from semiseg.compare.statistics import Interval
 from semiseg.compare.table import digits, remark, span
 from semiseg.report.markup import command, count, duration, esc, name, note, section, table, terms
-from semiseg.report.page import POLICY
+from semiseg.report.page import ALONE, document
 
 BUDGET = 4_000_000
 STYLE = """
@@ -57,32 +56,8 @@ def page(grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) -
         share = BUDGET // max(1, len(shown))
         parts.append(section(f"pictures-{n}", f"{_title(g)}: the same images", side_by_side(g, paths[g.data], share)))
     parts += [_failures(rows, grid.notes), _made(grid, groups, rows, typed)]
-    style = files("semiseg.report").joinpath("style.css").read_text(encoding="utf-8") + STYLE
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{esc(POLICY)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{esc(title)} – semiseg comparison</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<p class="eyebrow">semiseg comparison</p>
-<h1>{name(title)}</h1>
-{_head(grid, groups, rows)}
-</header>
-<main>
-{chr(10).join(p for p in parts if p)}
-</main>
-<footer><p>Written by semiseg compare. This page is one file and loads nothing from anywhere.</p></footer>
-</body>
-</html>
-"""
+    header = f'<p class="eyebrow">semiseg comparison</p>\n<h1>{name(title)}</h1>\n{_head(grid, groups, rows)}'
+    return document(f"{title} – semiseg comparison", header, parts, f"Written by semiseg compare. {ALONE}", STYLE)
 
 
 def _title(group: Group) -> str:

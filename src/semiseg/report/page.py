@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from semiseg.report.verdict import Verdict, judge
 
 # Nothing may be loaded from anywhere: even a name that slipped through unescaped could not call home.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+ALONE = "This page is one file and loads nothing from anywhere."
 
 
 def write(run: Path) -> Path:
@@ -39,8 +41,13 @@ def page(facts: Facts) -> str:
         used.test(facts),
         used.next_commands(facts, verdict),
     ]
-    style = files("semiseg.report").joinpath("style.css").read_text(encoding="utf-8")
-    title = esc(_title(facts))
+    footer = f"Written by semiseg from the run folder {name(facts.run.name)}. {ALONE}"
+    return document(f"{_title(facts)} – semiseg report", _head(facts, verdict), sections, footer)
+
+
+def document(title: str, header: str, sections: Iterable[str], footer: str, style: str = "") -> str:
+    """A whole self-contained page: HTML `header`, non-empty `sections` and `footer`; `title` is text, `style` more CSS."""
+    css = files("semiseg.report").joinpath("style.css").read_text(encoding="utf-8") + style
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -49,19 +56,18 @@ def page(facts: Facts) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
-<title>{title} – semiseg report</title>
+<title>{esc(title)}</title>
 <style>
-{style}</style>
+{css}</style>
 </head>
 <body>
 <header>
-{_head(facts, verdict)}
+{header}
 </header>
 <main>
 {chr(10).join(part for part in sections if part)}
 </main>
-<footer><p>Written by semiseg from the run folder {name(facts.run.name)}. This page is one file and loads nothing from \
-anywhere.</p></footer>
+<footer><p>{footer}</p></footer>
 </body>
 </html>
 """
