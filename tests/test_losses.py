@@ -88,8 +88,8 @@ def all_losses(logits, label, plane):
         "bce": losses.masked_mean(losses.bce_map(logits, plane), plane != IGNORE),
         "mse": losses.masked_mean(losses.mse_map(logits, hot, False) * known, known),
         "dice": losses.dice_loss(logits.softmax(1), hot, known),
-        "ohem": losses.ohem_cross_entropy(logits, label, min_kept=4),
-        "ohem, none kept": losses.ohem_cross_entropy(logits, label, min_kept=0),
+        "ohem": losses.ohem(losses.cross_entropy_map(logits, label), known, kept=4 / 18),
+        "ohem, none kept": losses.ohem(losses.cross_entropy_map(logits, label), known, kept=0.0),
     }
 
 
@@ -129,10 +129,58 @@ def authors_ohem(logits, label, threshold, least):
 @given(st.integers(0, 10**6), st.sampled_from([0.1, 0.3, 0.7]), st.sampled_from([1, 4, 12, 50]))
 def test_ohem(seed, threshold, least):
     logits, label, _ = random(seed)
-    got = losses.ohem_cross_entropy(logits, label, threshold=threshold, min_kept=least)
+    known = (label != IGNORE).unsqueeze(1)
+    got = losses.ohem(losses.cross_entropy_map(logits, label), known, threshold=threshold, kept=least / label.numel())
+    least = min(least, label.numel())
     assert got.item() == pytest.approx(authors_ohem(logits.detach(), label, threshold, least), abs=1e-5)
+
+
+def test_ohem_of_labels_that_overlap_and_of_weights_by_hand():
+    # truth probabilities .9, .6, .5, .8 of four elements, the last unknown: all known ones up to .7 count, and the two
+    # hardest at least
+    prob = torch.tensor([0.9, 0.6, 0.5, 0.8]).view(1, 1, 2, 2)
+    known = torch.tensor([True, True, True, False]).view(1, 1, 2, 2)
+    hard = -(math.log(0.6) + math.log(0.5)) / 2
+    assert losses.ohem(-prob.log(), known, kept=0.25).item() == pytest.approx(hard)
+    assert losses.ohem(-prob.log(), known, threshold=0.55, kept=0.5).item() == pytest.approx(hard)
+    assert losses.ohem(-prob.log(), known, threshold=0.55, kept=0.25).item() == pytest.approx(-math.log(0.5))
+    every = -(math.log(0.9) + math.log(0.6) + math.log(0.5)) / 3
+    assert losses.ohem(-prob.log(), known, threshold=0.55, kept=1.0).item() == pytest.approx(every)
+    weight = torch.tensor([1.0, 0.0, 1.0, 1.0]).view(1, 1, 2, 2)
+    assert losses.ohem(-prob.log(), known, weight, kept=0.25).item() == pytest.approx(-math.log(0.5) / 2)
 
 
 def test_one_hot():
     hot = losses.one_hot(torch.tensor([[[0, 2, IGNORE]]]), 3)
     assert hot.shape == (1, 3, 1, 3) and hot[0, :, 0].T.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+
+
+@given(st.integers(0, 10**6), st.booleans())
+def test_squared_dice(seed, absent):
+    """Per channel over the weighted pixels of the batch; the mean over all channels, or those that occur."""
+    logits, label, _ = random(seed, k=4)
+    prob, truth = logits.softmax(1), losses.one_hot(label, 4)
+    weight = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
+    weight = weight * (label != IGNORE).unsqueeze(1)
+    values = []
+    for c in range(4):
+        both = total = there = 0.0
+        for b, y, x in pixels(label):
+            p, t, w = prob[b, c, y, x].item(), float(label[b, y, x] == c), weight[b, 0, y, x].item()
+            both, total, there = both + w * p * t, total + w * (p * p + t * t), there + w * t
+        if absent or there:
+            values.append(1 - (2 * both + 1e-4) / (total + 1e-4))
+    want = sum(values) / max(len(values), 1)
+    assert losses.squared_dice_loss(prob, truth, weight, absent=absent).item() == pytest.approx(want, abs=1e-5)
+
+
+@pytest.mark.parametrize("absent", [True, False])
+def test_squared_dice_of_pixels_without_weight(absent):
+    """None known: 0 with zero gradients. Some: those without weight get exactly none."""
+    logits, label, _ = random(1, ignore=0.4)
+    hot, known = losses.one_hot(label, 3), (label != IGNORE).unsqueeze(1)
+    for kept in (known & False, known):
+        loss = losses.squared_dice_loss(logits.softmax(1), hot, kept, absent=absent)
+        (grad,) = torch.autograd.grad(loss, logits)
+        assert (grad[(~kept).expand_as(grad)] == 0).all() and torch.isfinite(grad).all()
+        assert (loss.item() == 0) == (not kept.any())

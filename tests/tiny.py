@@ -10,6 +10,7 @@ from torch import nn
 from semiseg.batch import Labeled, Planes, Unlabeled, generator_of
 from semiseg.data.cache import Store, Units
 from semiseg.networks import build
+from semiseg.networks.base import Network
 from semiseg.task import make_task
 
 KINDS = ("multiclass", "binary", "multilabel")
@@ -63,18 +64,28 @@ def planes(kind, n=3, size=16, seed=100):
 
 def make_of(task, channels=1):
     """`make` of a method: the paper's U-Net at a quarter of its width."""
-    return lambda role="student", **override: build("unet1x1", channels, task.channels, alpha=0.25)
+    return lambda role="student", name="unet1x1:0.25", **options: build(name, channels, task.channels, **options)
 
 
-class Pixelwise(nn.Module):
-    """A 1x1 convolution: nothing leaks from a pixel to its neighbours."""
+class Pixelwise(Network):
+    """A 1x1 convolution: nothing leaks from a pixel to its neighbours. Its one level of features is the image."""
 
     def __init__(self, channels, classes):
-        super().__init__()
+        super().__init__(channels, classes, stride=1)
         self.conv = nn.Conv2d(channels, classes, 1)
+        self.decoded_channels, self.level_channels = channels, (channels,)
 
-    def forward(self, x):
-        return self.conv(x)
+    def extract(self, x):
+        return [x], {}
+
+    def decode(self, features):
+        return features.levels[0]
+
+    def head(self, decoded):
+        return self.conv(decoded)
+
+    def backbone(self):
+        return nn.Identity()
 
 
 def save(path, array):

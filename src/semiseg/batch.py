@@ -7,6 +7,7 @@ B labeled, U unlabeled images; C image channels; K classes or labels; H, W pixel
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -112,10 +113,12 @@ class Clock:
         """Share of the training that is done, in [0, 1)."""
         return self.step / max(self.total, 1)
 
-    def ramp(self, share: float) -> float:
-        """Sigmoid ramp-up exp(-5 (1-t)^2) over the first `share` of the training (Laine and Aila 2017); 1 afterwards."""
-        t = min(1.0, self.progress / share) if share > 0 else 1.0
-        return float(torch.exp(torch.tensor(-5.0 * (1 - t) ** 2, dtype=torch.float64)))
+    def ramp(self, share: float, after: float = 0.0) -> float:
+        """0 for the first `after` of the training, exp(-5 (1-t)²) over `share` of it (Laine and Aila 2017), then 1."""
+        if self.progress < after:
+            return 0.0
+        t = min(1.0, (self.progress - after) / share) if share > 0 else 1.0
+        return math.exp(-5.0 * (1 - t) ** 2)
 
     def generator(self, name: str) -> torch.Generator:
         """The generator of the stream `name` at this step."""

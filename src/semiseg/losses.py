@@ -11,6 +11,9 @@ from torch import Tensor
 
 from semiseg.batch import IGNORE
 
+OHEM_KEPT = 0.156
+"""The least share of pixels OHEM counts: UniMatch's 200,000 of 2 crops of 801 x 801 on each device."""
+
 
 def cross_entropy_map(logits: Tensor, label: Tensor) -> Tensor:
     """-log softmax at the label, (B,1,H,W); 0 where the label is 255."""
@@ -31,6 +34,19 @@ def mse_map(logits: Tensor, target: Tensor, multilabel: bool) -> Tensor:
     return ((logits.float().softmax(1) - target) ** 2).sum(1, keepdim=True)
 
 
+def count(elements: Tensor, least: float = 1.0) -> Tensor:
+    """A denominator: the sum of a mask or weight, at least `least`.
+
+    With several processes it is the mean of their sums: gradients are averaged over processes, and only then is that
+    average the gradient of the mean over all pixels of the global batch.
+    """
+    total = elements.sum().float()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(total)
+        total = total / torch.distributed.get_world_size()
+    return total.clamp(min=least)
+
+
 def masked_mean(loss: Tensor, known: Tensor, weight: Tensor | None = None) -> Tensor:
     """Sum of weight * loss over the known elements / number of known elements; 0 when there are none.
 
@@ -38,7 +54,7 @@ def masked_mean(loss: Tensor, known: Tensor, weight: Tensor | None = None) -> Te
     """
     known = known.expand_as(loss)
     weighted = loss if weight is None else loss * weight
-    return (weighted * known).sum() / known.sum().clamp(min=1)
+    return (weighted * known).sum() / count(known)
 
 
 def dice_loss(prob: Tensor, truth: Tensor, known: Tensor, smooth: float = 1.0) -> Tensor:
@@ -56,21 +72,40 @@ def dice_loss(prob: Tensor, truth: Tensor, known: Tensor, smooth: float = 1.0) -
     return (loss * seen).sum() / seen.sum().clamp(min=1)
 
 
-def ohem_cross_entropy(logits: Tensor, label: Tensor, *, threshold: float = 0.7, min_kept: int = 200_000) -> Tensor:
-    """Cross-entropy over hard pixels: truth probability <= max(threshold, the min_kept-th smallest), UniMatch `ohem.py`.
+def ohem(
+    loss: Tensor, known: Tensor, weight: Tensor | None = None, *, threshold: float = 0.7, kept: float = OHEM_KEPT
+) -> Tensor:
+    """Mean over the hard elements of a cross-entropy map: truth probability exp(-loss) <= max(threshold, k-th smallest).
 
-    Plain cross-entropy when fewer than `min_kept` pixels are valid; 0 when none is.
+    UniMatch `util/ohem.py`. k = `kept` of all elements of the batch on this device, ignored ones included; all known
+    elements count when fewer than k are known, and the mean is 0 when none is. Nothing waits for the device.
     """
-    loss = cross_entropy_map(logits, label).flatten()
-    known = label.flatten() != IGNORE
-    if int(known.sum()) < max(min_kept, 1):
-        return masked_mean(loss, known)
-    prob = torch.exp(-loss.detach())
-    limit = prob[known].kthvalue(max(min_kept, 1)).values.clamp(min=threshold)
-    return masked_mean(loss, known & (prob <= limit))
+    known = known.expand_as(loss)
+    prob = torch.exp(-loss.detach()).masked_fill(~known, torch.inf)
+    least = min(loss.numel(), max(1, round(kept * loss.numel())))
+    limit = prob.flatten().kthvalue(least).values.clamp(min=threshold)
+    return masked_mean(loss, known & (prob <= limit), weight)
 
 
 def one_hot(label: Tensor, classes: int) -> Tensor:
     """Class ids (B,H,W) to (B,K,H,W) float; ignored pixels are all zero."""
     known = label != IGNORE
     return F.one_hot(label.long().masked_fill(~known, 0), classes).permute(0, 3, 1, 2).float() * known.unsqueeze(1)
+
+
+def squared_dice_loss(
+    prob: Tensor, truth: Tensor, known: Tensor, smooth: float = 1e-4, *, absent: bool = True
+) -> Tensor:
+    """1 - soft Dice with squares, pooled over the batch, averaged over channels; 0 when nothing is known.
+
+    prob, truth (B,K,H,W) in [0,1]; known (B,1|K,H,W) in [0,1] weighs each pixel. Dice = (2 Σpt + s) / (Σp² + Σt² + s),
+    Milletari et al. 2016, `soft_dice_loss.py` of AiEson/CrossMatch. absent: channels that do not occur in the known part
+    of `truth` count as well (their loss is near 1, and 0 when `prob` is 0 too), or else the mean leaves them out.
+    """
+    dims = (0, 2, 3)
+    known = known.to(prob.dtype).expand_as(prob)
+    both = (prob * truth * known).sum(dims)
+    total = ((prob**2 + truth**2) * known).sum(dims)
+    loss = 1 - (2 * both + smooth) / (total + smooth)
+    counted = torch.ones_like(loss) if absent else ((truth * known).sum(dims) > 0).to(loss)
+    return (loss * counted).sum() / counted.sum().clamp(min=1)

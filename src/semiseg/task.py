@@ -16,11 +16,11 @@ from semiseg import losses
 from semiseg.batch import IGNORE, Labeled, Target
 from semiseg.errors import usage
 
-LOSSES = ("ce", "ce+dice", "mse")
+LOSSES = ("ce", "ce+dice", "mse", "ohem")
 
 
 class Task(ABC):
-    """Shared by `Multiclass` and `Multilabel`. `loss` names the supervised loss: ce, ce+dice or mse (the IM paper's)."""
+    """Shared by `Multiclass` and `Multilabel`. loss: the supervised one, ce, ce+dice, mse (the IM paper's) or ohem."""
 
     multilabel: bool
 
@@ -61,11 +61,16 @@ class Task(ABC):
         return Target(prob, self.label(prob), torch.ones_like(prob[:, :1]), valid)
 
     def supervised(self, logits: Tensor, labeled: Labeled) -> Tensor:
-        """The loss against masks: a mean over all pixels that are not 255 (0 when there are none), plus batch Dice."""
+        """The loss against masks: a mean over all pixels that are not 255 (0 when there are none), plus batch Dice.
+
+        "ohem": cross-entropy over the hard ones of these pixels alone, see `losses.ohem`.
+        """
         known = self.known(labeled.mask)
         if self.loss == "mse":
             per = losses.mse_map(logits, self.truth(labeled.mask), self.multilabel) * known
             return losses.masked_mean(per, known, labeled.weight)
+        if self.loss == "ohem":
+            return losses.ohem(self.loss_map(logits, labeled.mask), known, labeled.weight)
         loss = losses.masked_mean(self.loss_map(logits, labeled.mask), known, labeled.weight)
         if self.loss == "ce+dice":
             weight = known.float() if labeled.weight is None else known * labeled.weight
@@ -85,9 +90,9 @@ class Task(ABC):
         weight = (target.weight * target.valid).expand_as(loss)
         total = (loss * weight).sum()
         if per == "valid":
-            return total / valid.sum().clamp(min=1)
+            return total / losses.count(valid)
         if per == "kept":
-            return total / weight.sum().clamp(min=1e-6)
+            return total / losses.count(weight, 1e-6)
         if per == "all":
             return total / loss.numel()
         raise usage("per", f"is '{per}'", expected="valid, kept or all")
@@ -97,12 +102,28 @@ class Task(ABC):
         loss = losses.mse_map(logits, target.prob, self.multilabel)
         return self.reduce(loss if self.multilabel else loss / self.channels, target, per)
 
-    def categorical(self, logits: Tensor) -> Tensor:
-        """Probabilities that sum to 1 over dim 1, for terms defined on a softmax (CSL, FPL, U2PL, KL).
+    def belief(self, labeled: Labeled) -> Target:
+        """Masks as a target: certain and of full weight where the mask says something, of weight 0 elsewhere."""
+        known = self.known(labeled.mask)
+        weight = known.float() if labeled.weight is None else known * labeled.weight
+        label = labeled.mask.masked_fill(labeled.mask == IGNORE, 0)
+        valid = torch.ones_like(labeled.image[:, :1], dtype=torch.bool)
+        return Target(self.truth(labeled.mask), label, weight, valid)
 
-        Overlapping labels become independent two-class problems stacked along the batch: (B·K,2,H,W), channel 1 = on.
+    def categorical(self, logits: Tensor) -> Tensor:
+        """Probabilities that sum to 1 over dim 1, for terms defined on a softmax (CSL, FPL, U2PL, KL): fold(prob)."""
+        return self.fold(self.prob(logits))
+
+    def fold(self, prob: Tensor) -> Tensor:
+        """Probabilities (B,K,H,W) as they are, or overlapping labels as independent two-class problems.
+
+        Those are stacked along the batch, image by image: (B·K,2,H,W), channel 1 = on. `unfold` goes back.
         """
-        return self.prob(logits)
+        return prob
+
+    def unfold(self, per: Tensor) -> Tensor:
+        """One number per folded pixel, (B,1,H,W) or (B·K,1,H,W), to (B,1,H,W) or (B,K,H,W)."""
+        return per
 
     def metrics(self) -> Metrics:
         """A fresh accumulator."""
@@ -160,10 +181,14 @@ class Multilabel(Task):
         """0/1 floats (B,K,H,W)."""
         return (label == 1).float()
 
-    def categorical(self, logits: Tensor) -> Tensor:
+    def fold(self, prob: Tensor) -> Tensor:
         """(B·K,2,H,W): off, on."""
-        on = self.prob(logits).flatten(0, 1).unsqueeze(1)
+        on = prob.flatten(0, 1).unsqueeze(1)
         return torch.cat([1 - on, on], 1)
+
+    def unfold(self, per: Tensor) -> Tensor:
+        """(B,K,H,W)."""
+        return per.unflatten(0, (-1, self.channels)).squeeze(2)
 
 
 class Metrics:

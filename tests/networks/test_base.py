@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -126,11 +128,20 @@ def test_batch_stats_tracks_when_asked_and_restores_after_an_error(net):
     assert all(m.track_running_stats and m.training for m in net.modules() if isinstance(m, nn.BatchNorm2d))
 
 
-def test_groups_hold_every_parameter_once(net):
-    first, second = net.groups(10.0)
-    ids = [id(p) for group in (first, second) for p in group["params"]]
-    assert sorted(ids) == sorted(id(p) for p in net.parameters()) and first["params"] and second["params"]
-    assert (first["lr_scale"], second["lr_scale"]) == (1.0, 10.0)
+def test_a_frozen_encoder_stays_as_it_is(net):
+    before = {k: v.clone() for k, v in net.backbone().state_dict().items()}
+    copied = copy.deepcopy(net.freeze())
+    for frozen in (net, copied):
+        optimizer = torch.optim.AdamW([p for p in frozen.parameters() if p.requires_grad], lr=0.1)
+        head = frozen.last.weight.clone()
+        frozen.train()
+        frozen(torch.rand(4, 2, 16, 16)).sum().backward()
+        optimizer.step()
+        after = frozen.backbone().state_dict()
+        assert all(torch.equal(after[k], v) for k, v in before.items()) and not torch.equal(frozen.last.weight, head)
+        assert not any(m.training for m in frozen.backbone().modules())
+        assert all(m.training for m in frozen.ups.modules())
+        assert not frozen.eval().ups.training
 
 
 def test_parameters_count_excludes_what_is_not_learned():

@@ -38,17 +38,18 @@ def check(name, channels):
     net = build(name, channels, 3, mean=mean, std=std, **options).eval()
     own = net.model  # its forward is smp's, untouched
     with torch.no_grad():
-        divisible = torch.rand(2, channels, net.least + net.stride, net.least)
+        unit = 2 if net.dpt else 1  # smp's DPT wants an even number of patches
+        divisible = torch.rand(2, channels, unit * (net.least + net.stride), unit * net.least)
         assert torch.allclose(net(divisible), own((divisible - net.mean) / net.std), atol=1e-6, rtol=1e-6)
-        x = torch.rand(2, channels, 50, 70)
+        x = torch.rand(2, channels, 50, 90)
         features = net.encode(x)
         logits = net.logits(features)
-        assert logits.shape == (2, 3, 50, 70)
+        assert logits.shape == (2, 3, 50, 90)
         assert torch.equal(net(x), logits) and torch.equal(net.logits(features), logits)
         height, width = features.padded
-        assert height % net.stride == width % net.stride == 0 and height >= 50 and width >= 70
-        padded = F.pad((x - net.mean) / net.std, (0, width - 70, 0, height - 50), mode="replicate")
-        assert torch.allclose(logits, own(padded)[..., :50, :70], atol=1e-6, rtol=1e-6)
+        assert height % net.stride == width % net.stride == 0 and height >= 50 and width >= 90
+        padded = F.pad((x - net.mean) / net.std, (0, width - 90, 0, height - 50), mode="replicate")
+        assert torch.allclose(logits, own(padded)[..., :50, :90], atol=1e-6, rtol=1e-6)
         parts = net.logits(Features.cat([features[1:], features[:1]]))
         assert torch.allclose(parts, logits[[1, 0]], atol=1e-5, rtol=1e-4)
         assert not torch.allclose(net.logits(features.map(lambda i, level: level * 0)), logits)
@@ -88,10 +89,74 @@ def test_an_encoder_of_fixed_size_is_refused():
 def test_patches_of_14_pixels():
     torch.manual_seed(0)
     net = build("dpt/vit_tiny_patch16_224", 3, 2, patch_size=14, **SMALL_DPT).eval()
-    assert net.stride == 28 and net.rebuilt
+    assert net.stride == 14 and net.rebuilt
     kernels = [getattr(b.upsample, "kernel_size", None) for b in net.model.decoder.reassemble_blocks]
     assert kernels[0] == (4, 4) and kernels[1] == (2, 2) and kernels[3] == (3, 3)
     assert net(torch.rand(1, 3, 30, 57)).shape == (1, 2, 30, 57)
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "encoder", "head"),
+    [
+        ("dpt:64/vit_small_patch14_dinov2.lvd142m", 14, 22.1, 2.74),
+        ("dpt:64/vit_small_patch14_reg4_dinov2", 14, 22.1, 2.74),
+        ("dpt:64/vit_small_patch16_dinov3", 16, 21.6, 2.74),
+    ],
+)
+def test_dpt_over_dino(name, stride, encoder, head):
+    """The heads of UniMatch V2 have 2.74 M parameters over DINOv2-S (24.8 M in all) and 21 classes."""
+    torch.manual_seed(0)
+    net = build(name, 3, 21).eval()
+    counts = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (net.backbone(), net)]
+    assert counts[0] == pytest.approx(encoder, abs=0.05) and counts[1] - counts[0] == pytest.approx(head, abs=0.005)
+    assert net.stride == net.least == stride
+    norms = (torch.nn.BatchNorm2d, torch.nn.Dropout)
+    assert not any(isinstance(m, norms) for part in (net.model.decoder, net.model.segmentation_head)
+                   for m in part.modules())  # fmt: skip
+    x = torch.rand(2, 3, 3 * stride, stride + 1)  # an odd number of patches, and a side that is no multiple
+    with torch.no_grad():
+        features = net.encode(x)
+        assert features.padded == (3 * stride, 2 * stride)
+        assert [tuple(level.shape) for level in features.levels] == [(2, 384, 3, 2)] * 4
+        logits = net.logits(features)
+        assert logits.shape == (2, 21, 3 * stride, stride + 1) and torch.equal(net(x), logits)
+        # the last norm of the encoder has been applied: at its start it leaves mean 0 and variance 1 in every patch
+        assert all(level.mean(1).abs().max() < 1e-4 for level in features.levels)
+        assert all((level.var(1, unbiased=False) - 1).abs().max() < 1e-2 for level in features.levels)
+    assert logits.std() > 0 and not torch.allclose(logits[0], logits[1])
+
+
+def test_a_crop_of_37_patches_is_not_padded():
+    """518 px and 798 px are the crops of UniMatch V2; 37 and 57 patches are odd."""
+    net = build("dpt:64/vit_tiny_patch16_224", 3, 2, patch_size=14)
+    assert [net._padding(length) for length in (518, 798, 519, 7)] == [0, 0, 13, 7]
+    assert build("dpt/vit_tiny_patch16_dinov3_qkvb", 3, 2, **SMALL_DPT).stride == 16
+
+
+@pytest.mark.parametrize(("name", "stride", "rates"), [("16", 16, (6, 12, 18)), ("8", 8, (12, 24, 36))])
+def test_deeplab_over_a_deep_stem(name, stride, rates):
+    torch.manual_seed(0)
+    net = build(f"deeplabv3plus:{name}/resnet50s.gluon_in1k", 3, 21).eval()
+    assert net.stride == stride and net.level_channels == (128, 256, 512, 1024, 2048)
+    stem = [m for m in net.model.encoder.model.conv1 if isinstance(m, torch.nn.Conv2d)]
+    assert [(m.out_channels, m.kernel_size, m.stride) for m in stem] == [
+        (64, (3, 3), (2, 2)), (64, (3, 3), (1, 1)), (128, (3, 3), (1, 1))]  # fmt: skip
+    found = [m.dilation[0] for m in net.model.decoder.aspp[0].modules()
+             if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]  # fmt: skip
+    assert tuple(found) == rates
+    assert not any(isinstance(m, torch.nn.Dropout) and m.p for m in net.model.decoder.modules())
+    with torch.no_grad():
+        x = torch.rand(1, 3, 3 * stride, stride + 1)
+        features = net.encode(x)
+        assert features.padded == (3 * stride, 2 * stride)
+        assert torch.equal(net.logits(features), net(x)) and net(x).shape == (1, 21, 3 * stride, stride + 1)
+
+
+def test_an_unknown_variant_names_the_known_ones():
+    with pytest.raises(Refusal, match=r"dpt:32/vit_tiny.*dpt:64/vit_tiny_patch16_224, dpt:128/"):
+        build("dpt:32/vit_tiny_patch16_224", 3, 2)
+    with pytest.raises(Refusal, match=r"Expected: unet/resnet18|expected"):
+        build("unet:8/resnet18", 3, 2)
 
 
 @pytest.mark.parametrize(

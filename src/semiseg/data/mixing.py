@@ -37,11 +37,15 @@ def cut_boxes(
         todo &= ~fits
         if not todo.any():
             break
-    rows = torch.arange(height).view(1, -1, 1)
-    cols = torch.arange(width).view(1, 1, -1)
-    y0, x0, y1, x1 = (box[:, i].view(-1, 1, 1) for i in range(4))
-    inside = (rows >= y0) & (rows < y1) & (cols >= x0) & (cols < x1)
-    return (inside & use.view(-1, 1, 1)).unsqueeze(1)
+    return rectangles(box, size) & use.view(-1, 1, 1, 1)
+
+
+def rectangles(corners: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B,4) corners y0, x0, y1, x1 (the last two exclusive) to filled boxes (B,1,H,W) bool."""
+    rows = torch.arange(size[0]).view(1, -1, 1)
+    cols = torch.arange(size[1]).view(1, 1, -1)
+    y0, x0, y1, x1 = (corners[:, i].view(-1, 1, 1) for i in range(4))
+    return ((rows >= y0) & (rows < y1) & (cols >= x0) & (cols < x1)).unsqueeze(1)
 
 
 def partners(batch: int) -> Tensor:
@@ -56,7 +60,42 @@ def paste(box: Tensor, into: Tensor, source: Tensor) -> Tensor:
 
 def cutmix(image: Tensor, target: Target, box: Tensor, partner: Tensor | None = None) -> tuple[Tensor, Target]:
     """Paste each sample's partner into its box: image, probabilities, label, weight and validity together."""
-    box = box.to(image.device)
     order = (partners(len(image)) if partner is None else partner).to(image.device)
-    mixed = {name: paste(box, part, part[order]) for name, part in vars(target).items()}
-    return paste(box, image, image[order]), target.replace(**mixed)
+    theirs = target.replace(**{name: part[order] for name, part in vars(target).items()})
+    return paste_both(box, image, target, image[order], theirs)
+
+
+def paste_both(box: Tensor, image: Tensor, target: Target, source: Tensor, belief: Target) -> tuple[Tensor, Target]:
+    """`source` and what is believed about it inside the box (B,1,H,W), `image` and `target` elsewhere."""
+    box = box.to(image.device)
+    ours, theirs = target.weight, belief.weight  # one may be per pixel where the other is per label
+    channels = max(ours.shape[1], theirs.shape[1])
+    weights = [w.expand(-1, channels, -1, -1) for w in (ours, theirs)]
+    mixed = target.replace(
+        prob=paste(box, target.prob, belief.prob),
+        label=paste(box, target.label, belief.label),
+        weight=paste(box, *weights),
+        valid=paste(box, target.valid, belief.valid),
+    )
+    return paste(box, image, source), mixed
+
+
+def class_regions(label: Tensor, classes: int, generator: torch.Generator, *, background: bool = True) -> Tensor:
+    """ClassMix masks (B,1,H,W) bool: the pixels of half of the classes that occur in each label map.
+
+    label (B,H,W) long with 255 = ignore, or (B,K,H,W) uint8 when labels overlap. Half is rounded down, as in
+    `trainSSL.py:396-458` of WilhelmT/ClassMix @aa85291; with background=False class 0 is never chosen, and half is
+    rounded up, as it always is for overlapping labels (which have no background), so that a lone class is chosen.
+    """
+    if label.ndim == 4:
+        on, background = label == 1, False
+    else:
+        on = label.unsqueeze(1) == torch.arange(classes, device=label.device).view(1, -1, 1, 1)
+        if not background:
+            on = on & (torch.arange(classes, device=label.device) > 0).view(1, -1, 1, 1)
+    present = on.flatten(2).any(2)
+    count = present.sum(1, keepdim=True)
+    take = count // 2 if background else (count + 1) // 2
+    draw = torch.rand(present.shape, generator=generator).to(label.device).masked_fill(~present, 2.0)
+    chosen = (draw.argsort(1).argsort(1) < take) & present
+    return (on & chosen[:, :, None, None]).any(1, keepdim=True)

@@ -16,6 +16,21 @@ ARCHITECTURES = (
 )  # fmt: skip
 NETWORKS = ("unet1x1", *(f"{arch}/ENCODER" for arch in ARCHITECTURES))
 """What `build` knows; ENCODER is any encoder of smp or timm, for example resnet50."""
+_PYRAMID: dict[str, Any] = {"decoder_aspp_separable": False, "decoder_aspp_dropout": 0.0}
+_READ = {"decoder_readout": "ignore"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "deeplabv3plus:16": {"encoder_output_stride": 16, "decoder_atrous_rates": (6, 12, 18), **_PYRAMID},
+    "deeplabv3plus:8": {"encoder_output_stride": 8, "decoder_atrous_rates": (12, 24, 36), **_PYRAMID},
+    "dpt:64": {"decoder_intermediate_channels": (48, 96, 192, 384), "decoder_fusion_channels": 64, **_READ},
+    "dpt:128": {"decoder_intermediate_channels": (96, 192, 384, 768), "decoder_fusion_channels": 128, **_READ},
+    "dpt:256": {"decoder_intermediate_channels": (256, 512, 1024, 1024), "decoder_fusion_channels": 256, **_READ},
+    "dpt:384": {"decoder_intermediate_channels": (1536,) * 4, "decoder_fusion_channels": 384, **_READ},
+}
+"""Architectures as the papers of the field set them, instead of smp's defaults, e.g. `dpt:64/vit_small_patch14_dinov2`.
+
+deeplabv3plus:STRIDE of the encoder (UniMatch 16, U2PL and CSL 8), plain convolutions and no dropout in the pyramid;
+dpt:WIDTH of UniMatch V2, for DINOv2 of size S, B, L and g: `zoo.plain_head`.
+"""
 
 
 def build(
@@ -32,7 +47,7 @@ def build(
     """A network by name, for (B,`channels`,H,W) in the unit range and `classes` logit channels.
 
     `mean`, `std`: of the inputs in the unit range, one number per channel; None is the encoder's own for pretrained
-    weights and 3 channels, otherwise 0 and 1. What is given always wins.
+    weights and 3 channels, otherwise 0 and 1. What is given always wins. A name may carry a variant: `VARIANTS`.
     `pretrained`: None or False from scratch; True or "imagenet" the weights of smp or timm, from the local cache or the
     hub; otherwise the path of a .safetensors file or of a folder with model.safetensors.
     `alpha`: width of `unet1x1`, 0.5 when neither it nor a suffix (`unet1x1:1.0`) is given. `options` go to smp.
@@ -50,14 +65,19 @@ def build(
 
             load_encoder(net, pretrained)
         return net
-    if arch.lower() not in ARCHITECTURES or not encoder:
+    arch, colon, _ = arch.lower().partition(":")
+    if arch not in ARCHITECTURES or not encoder:
         raise _unknown(name)
+    variant = name.partition("/")[0].lower()
+    if colon and variant not in VARIANTS:
+        known = ", ".join(f"{v}/{encoder}" for v in VARIANTS if v.startswith(f"{arch}:")) or f"{arch}/{encoder}"
+        raise usage(f"network {name}", f"names a variant that {arch} does not have", expected=known)
     if alpha is not None:
         raise usage("alpha", f"is the width of unet1x1; {name} has none", "leave it out")
     from semiseg.networks.zoo import build_smp
 
-    arch = arch.lower()
-    return build_smp(arch, encoder, channels, classes, mean=mean, std=std, pretrained=pretrained, options=options)
+    options = VARIANTS.get(variant, {}) | options
+    return build_smp(variant, encoder, channels, classes, mean=mean, std=std, pretrained=pretrained, options=options)
 
 
 def _unet1x1(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,7 @@ class Network(nn.Module):
     decoded_channels: int
     level_channels: tuple[int, ...]
     weights: str = ""
+    frozen = False
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class Network(nn.Module):
         self.least = stride  # pixels a side below which the decoder has nothing to work on
         self.register_buffer("mean", _per_channel(mean, channels, 0.0))
         self.register_buffer("std", _per_channel(std, channels, 1.0))
-        if not bool((self.std > 0).all()):
+        if not self.std.is_meta and not bool((self.std > 0).all()):
             raise ValueError(f"std must be positive, got {self.std.flatten().tolist()}")
 
     def extract(self, x: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -122,8 +123,8 @@ class Network(nn.Module):
 
     def resize(self, low: Tensor, features: Features, size: tuple[int, int] | None = None) -> Tensor:
         """A map at the decoder's resolution -> input size, or `size`: bilinear to the padded size, then cropped."""
-        full = _bilinear(low, features.padded)[..., : features.size[0], : features.size[1]]
-        return full if size is None else _bilinear(full, size)
+        full = bilinear(low, features.padded)[..., : features.size[0], : features.size[1]]
+        return full if size is None else bilinear(full, size)
 
     def logits(self, features: Features, size: tuple[int, int] | torch.Size | None = None) -> Tensor:
         """Logits (B,K,H,W) at the size of the input, or at `size`."""
@@ -133,15 +134,18 @@ class Network(nn.Module):
         """`logits(encode(x))`."""
         return self.logits(self.encode(x))
 
-    def groups(self, lr_scale: float = 1.0) -> list[dict[str, Any]]:
-        """Two parameter groups: the encoder, and everything after it at `lr_scale` times the learning rate."""
-        first = list(self.backbone().parameters())
-        known = {id(p) for p in first}
-        second = [p for p in self.parameters() if id(p) not in known]
-        return [
-            {"name": "encoder", "params": first, "lr_scale": 1.0},
-            {"name": "decoder", "params": second, "lr_scale": lr_scale},
-        ]
+    def freeze(self) -> Self:
+        """Keep the encoder as it is: no gradient, and eval mode whatever the network is put into. Returns itself."""
+        self.frozen = True
+        self.backbone().requires_grad_(False)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Train or eval mode; a frozen encoder stays in eval."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone().eval()
+        return self
 
 
 def _per_channel(values: Iterable[float] | None, channels: int, default: float) -> Tensor:
@@ -151,7 +155,8 @@ def _per_channel(values: Iterable[float] | None, channels: int, default: float) 
     return torch.tensor(numbers, dtype=torch.float32).view(1, channels, 1, 1)
 
 
-def _bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
+def bilinear(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A map at another size."""
     # corners aligned, as in the heads of smp and in the code of UniMatch
     if tuple(x.shape[-2:]) == tuple(size):
         return x
@@ -176,6 +181,18 @@ def batch_stats(module: nn.Module, track: bool = False, *, use_batch: bool = Fal
     finally:
         for m, (training, tracking) in zip(norms, before, strict=True):
             m.training, m.track_running_stats = training, tracking
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode for as long as the context lasts; afterwards every layer is in the mode it was in."""
+    before = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, training in before:
+            m.training = training
 
 
 def parameters_count(module: nn.Module, statistics: bool = True) -> int:

@@ -14,11 +14,12 @@ from typing import Any
 import segmentation_models_pytorch as smp
 import timm
 import torch
-from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
+from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder, ResidualConvBlock
+from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
 from torch import Tensor, nn
 
 from semiseg.errors import Refusal, nearest, usage
-from semiseg.networks.base import Features, Network
+from semiseg.networks.base import Features, Network, bilinear
 from semiseg.networks.weights import find_weights, load_encoder, own_mean_std
 
 FLEXIBLE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
@@ -46,9 +47,9 @@ class SmpNetwork(Network):
         rebuilt: bool = False,
     ) -> None:
         super().__init__(channels, classes, 1, mean, std)
-        self.name, self.model, self.rebuilt = name, model, rebuilt
+        self.name, self.model, self.rebuilt, self.dpt = name, model, rebuilt, isinstance(model, smp.DPT)
         errors = []
-        output = int(self.model.encoder.output_stride)
+        output = self.model.encoder.output_strides[-1] if self.dpt else int(self.model.encoder.output_stride)
         for self.stride in dict.fromkeys((output, 2 * output, 32)):
             # pan's attention pools the coarsest map three times more
             self.least = (8 if isinstance(model, smp.PAN) else 1) * self.stride
@@ -63,7 +64,7 @@ class SmpNetwork(Network):
         """The maps of the encoder; the input, empty maps and prefix tokens go to `rest`."""
         maps = self.model.encoder(x)
         rest: dict[str, Tensor] = {}
-        if isinstance(self.model, smp.DPT):
+        if self.dpt:
             maps, tokens = maps
             rest = {f"token{i}": t for i, t in enumerate(tokens) if t is not None}
         carried = [m is x or m.shape[1] == 0 for m in maps]
@@ -75,14 +76,28 @@ class SmpNetwork(Network):
         levels = iter(features.levels)
         count = len(features.levels) + sum(key.startswith("map") for key in features.rest)
         maps = [features.rest[f"map{i}"] if f"map{i}" in features.rest else next(levels) for i in range(count)]
-        if isinstance(self.model, smp.DPT):
-            return self.model.decoder(maps, [features.rest.get(f"token{i}") for i in range(count)])
+        if self.dpt:
+            return self._fuse(maps, [features.rest.get(f"token{i}") for i in range(count)])
         return self.model.decoder(maps)
 
     def head(self, decoded: Tensor) -> Tensor:
         """The head of smp without its up-sampling (and without an activation: logits)."""
         head = self.model.segmentation_head
-        return head.head(decoded) if isinstance(self.model, smp.DPT) else head[0](decoded)
+        return head.head(decoded) if self.dpt else head[0](decoded)
+
+    def _fuse(self, maps: list[Tensor], tokens: list[Tensor | None]) -> Tensor:
+        """smp's DPT decoder, but each level grows to the size of the next: 37 x 37 patches are 518 px of 14."""
+        decoder = self.model.decoder
+        read = [block(m, t) for block, m, t in zip(decoder.projection_blocks, maps, tokens, strict=True)]
+        levels = [block(m) for block, m in zip(decoder.reassemble_blocks, read, strict=True)][::-1]
+        sizes = [level.shape[-2:] for level in levels[1:]] + [[2 * s for s in levels[-1].shape[-2:]]]
+        fused: Tensor | None = None
+        for block, level, size in zip(decoder.fusion_blocks, levels, sizes, strict=True):
+            level = block.residual_conv_block1(level)
+            level = block.residual_conv_block2(level if fused is None else level + fused)
+            fused = block.project(bilinear(level, tuple(size)))
+        assert fused is not None
+        return fused
 
     def backbone(self) -> nn.Module:
         """The encoder of smp."""
@@ -95,14 +110,19 @@ class SmpNetwork(Network):
         training = self.training
         self.eval()  # no dropout, no running statistics: a probe changes nothing and draws nothing
         try:
-            for height, width in ((self.least, self.least), (self.least + 2 * self.stride, self.least + self.stride)):
+            s, least = self.stride, self.least
+            sizes = [(least, least), (least + 2 * s, least + s), (2 * s, 4 * s)]
+            for height, width in sizes if self.dpt else sizes[:2]:
                 ramp = torch.linspace(0, 1, height * width, device=self.mean.device, dtype=self.mean.dtype)
                 x = ramp.view(1, 1, height, width).expand(1, self.channels, -1, -1)
                 features = self.encode(x)
                 decoded = self.decode(features)
-                logits, own = self.logits(features), self.model((x - self.mean) / self.std)
+                logits = self.logits(features)
                 if logits.shape != (1, self.classes, height, width):
                     raise ValueError(f"logits of shape {tuple(logits.shape)}")
+                if self.dpt and (height % (2 * s) or width % (2 * s)):
+                    continue  # smp's own forward knows an even number of patches only
+                own = self.model((x - self.mean) / self.std)
                 if own.shape == logits.shape:
                     if not torch.allclose(own, logits, rtol=1e-3, atol=1e-5):
                         raise ValueError("encoder, decoder and head do not add up to the model")
@@ -127,12 +147,15 @@ def build_smp(
 ) -> SmpNetwork:
     """`build` for "arch/encoder"; see there. Raises Refusal (exit 2)."""
     name = f"{arch}/{encoder}"
+    arch, variant, _ = arch.partition(":")
     known = resolve_encoder(arch, encoder)
     weights = find_weights(known, pretrained) if pretrained else None  # before anything slow
     if weights and channels == 3 and mean is None and std is None:
         mean, std = own_mean_std(known, weights)
     model = _model(name, arch, known, channels, classes, dict(options or {}))
     rebuilt = arch == "dpt" and _rebuild(model, (options or {}).get("decoder_readout", "cat"))
+    if arch == "dpt" and variant:
+        plain_head(model)
     net = SmpNetwork(name, model, channels, classes, mean=mean, std=std, rebuilt=rebuilt)
     if weights:
         load_encoder(net, weights)
@@ -196,8 +219,41 @@ def _rebuild(model: Any, readout: str) -> bool:
     return True
 
 
+class _Normed(TimmViTEncoder):
+    """The same encoder with its last norm on every level, as DINOv2 hands out intermediate layers."""
+
+    def _forward_with_prefix_tokens(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        out = self.model.forward_intermediates(
+            x, indices=self._output_indices, norm=True, intermediates_only=True, return_prefix_tokens=True
+        )
+        return [m for m, _ in out], [t for _, t in out]
+
+    def _forward_without_prefix_tokens(self, x: Tensor) -> list[Tensor]:
+        return self.model.forward_intermediates(x, indices=self._output_indices, norm=True, intermediates_only=True)
+
+
+def plain_head(model: Any) -> None:
+    """UniMatch V2 `model/semseg/dpt.py`: normed levels, no batch norm and no dropout after the encoder.
+
+    Differs from it: smp lets the coarsest level pass two residual units, of which one has parameters but no part there.
+    """
+    model.encoder.__class__ = _Normed
+    for module in model.decoder.modules():
+        if isinstance(module, ResidualConvBlock):
+            module.batch_norm_1 = module.batch_norm_2 = nn.Identity()
+            module.conv_1, module.conv_2 = _biased(module.conv_1), _biased(module.conv_2)
+    first, _, relu, _, last = model.segmentation_head.head
+    model.segmentation_head.head = nn.Sequential(_biased(first), relu, last)
+
+
+def _biased(conv: nn.Conv2d) -> nn.Conv2d:
+    conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
+    return conv
+
+
 def _refuse(name: str, found: str) -> Refusal:
     arch, _, encoder = name.partition("/")
+    arch = arch.partition(":")[0]
     if arch == "dpt":
         fix = f"use dpt/vit_tiny_patch16_224, or segformer/{encoder}"
     elif encoder.removeprefix("tu-").startswith(("vit_", "deit", "eva", "beit")):
