@@ -2,7 +2,9 @@
 
 [0] Sohn et al. 2020, https://arxiv.org/abs/2001.07685   [1] LiheYoung/UniMatch @0324f3d, fixmatch.py
 Differs from [1]: the CutMix partner is another image of the batch (there, by a shared seed, another crop of the same
-image), so its labels come from the same forward pass; an all-padded batch gives 0, not NaN; an optional ramp.
+image), so its labels come from the same forward pass; an all-padded batch gives 0, not NaN; an optional ramp; other
+rules of selection, other things to paste and a masked view can be chosen. Batch normalisation: every pass updates the
+running statistics, as in [1], except that of a masked view.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from semiseg.batch import Clock, Labeled, Unlabeled
-from semiseg.data.mixing import cut_boxes, cutmix
+from semiseg.methods import _choices
 from semiseg.methods.base import Make, Method
 from semiseg.task import Task
 
@@ -19,8 +21,8 @@ from semiseg.task import Task
 class FixMatch(Method):
     """L = (L_sup + weight · ramp(t) · L_strong) / 2, L_strong = Σ [c ≥ threshold] CE / #pixels inside the image.
 
-    threshold: confidence max p (per label max(p, 1-p)); cutmix: paste boxes from a partner; ramp: share of the training
-    over which the unlabeled term rises; 0 as in [1].
+    threshold: confidence max p (per label max(p, 1-p)). refine: confidence, or csl (its weights, no threshold); mix:
+    what is pasted, none, cutmix, classmix or supmix; view: strong, or masked. No warm-up, no ramp in [1].
     """
 
     views = ("strong",)
@@ -32,29 +34,35 @@ class FixMatch(Method):
         *,
         threshold: float = 0.95,
         weight: float = 1.0,
-        cutmix: bool = True,
+        refine: str = "confidence",
+        mix: str = "cutmix",
+        view: str = "strong",
+        warmup: float = 0.0,
         ramp: float = 0.0,
     ) -> None:
         super().__init__(make, task)
-        self.threshold, self.weight, self.cutmix, self.ramp = threshold, weight, cutmix, ramp
+        _choices.check(refine=refine, mix=mix, view=view)
+        self.threshold, self.rule, self.mix, self.view = threshold, refine, mix, view
+        self.weight, self.warmup, self.ramp = weight, warmup, ramp
 
     def step(self, labeled: Labeled, unlabeled: Unlabeled | None, clock: Clock) -> dict[str, Tensor]:
         """Labeled and weak images share a forward pass, which keeps clean BN statistics ([1] issue 68)."""
         assert unlabeled is not None
         b = len(labeled.image)
         clean = self.student(torch.cat([labeled.image, unlabeled.weak]))
-        target = self.believe(unlabeled, clean[b:]).keep(lambda t: t.confidence >= self.threshold)
+        target = _choices.select(self.rule, self.believe(unlabeled, clean[b:]), self.task, self.threshold)
         unlabeled, target = self.refine(unlabeled, target, clock)
-        strong = unlabeled.strong[0]
-        if self.cutmix:
-            box = cut_boxes(len(strong), unlabeled.size, clock.generator("box"))
-            strong, target = cutmix(strong, target, box)
+        strong, target = _choices.mixed(self.mix, unlabeled.strong[0], target, labeled, self.task, clock, "box")
+        (logits,) = _choices.forward_views(self.student, [strong], self.view, clock)
         sup = self.task.supervised(clean[:b], labeled)
-        unsup = self.task.consistency(self.student(strong), target)
-        weight = self.weight * clock.ramp(self.ramp)
+        unsup = self.task.consistency(logits, target)
         return {
-            "loss": (sup + weight * unsup) / 2,
+            "loss": (sup + self.strength(clock) * unsup) / 2,
             "sup": sup,
             "strong": unsup,
             "kept": (target.weight * target.valid).mean().detach(),
         }
+
+    def caveat(self) -> str:
+        """CSL on two classes."""
+        return _choices.caveat(self.rule, self.task)

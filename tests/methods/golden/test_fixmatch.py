@@ -89,9 +89,7 @@ def test_by_hand():
     weak = torch.tensor([[math.log(3), math.log(1.2)], [0.0, 0.0]]).view(1, 2, 1, 2)
     strong = torch.tensor([[0.0, 0.0], [math.log(3), 5.0]]).view(1, 2, 1, 2)
     labeled = Labeled(labeled.image.expand(1, 2, 1, 2), labeled.mask.expand(1, 1, 2))
-    method = FixMatch(
-        lambda role: nn.Identity(), make_task("multiclass", "ab", "ce"), threshold=THRESHOLD, cutmix=False
-    )
+    method = FixMatch(lambda role: nn.Identity(), make_task("multiclass", "ab", "ce"), threshold=THRESHOLD, mix="none")
     losses = method.step(labeled, Unlabeled(weak, (strong,), torch.ones(1, 1, 1, 2).bool()), CLOCK)
     assert losses["loss"].item() == pytest.approx(math.log(2), abs=1e-6)
     assert losses["kept"].item() == 0.5
@@ -111,7 +109,7 @@ def test_thresholds_at_the_ends():
     labeled, unlabeled = sample()
     task = make_task("multiclass", "abc", "ce")
     make = lambda role: nn.Identity()  # noqa: E731
-    every = FixMatch(make, task, threshold=0.0, cutmix=False).step(labeled, unlabeled, CLOCK)
+    every = FixMatch(make, task, threshold=0.0, mix="none").step(labeled, unlabeled, CLOCK)
     per = nn.functional.cross_entropy(unlabeled.strong[0], unlabeled.weak.argmax(1), reduction="none")
     assert every["strong"].item() == pytest.approx(per[unlabeled.valid[:, 0]].mean().item(), abs=1e-6)
     assert FixMatch(make, task, threshold=1.01).step(labeled, unlabeled, CLOCK)["strong"].item() == 0

@@ -1,0 +1,82 @@
+"""What FixMatch and UniMatch let be exchanged: which pixels are trusted, what is pasted, what the last view hides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from semiseg.batch import IGNORE, Clock, Labeled, Target
+from semiseg.data.mixing import class_regions, cut_boxes, cutmix
+from semiseg.errors import nearest, usage
+from semiseg.methods._patches import hide, patches
+from semiseg.methods._separation import separation
+from semiseg.methods._supmix import supmix
+from semiseg.networks.base import batch_stats
+from semiseg.networks.perturb import LEVELS
+from semiseg.task import Task
+
+CHOICES = {
+    "refine": ("confidence", "csl"),
+    "view": ("strong", "masked"),
+    "mix": ("none", "cutmix", "classmix", "supmix"),
+    "levels": LEVELS,
+}
+
+
+def check(**chosen: str) -> None:
+    """Refuse names that CHOICES does not have, with the nearest one that it has."""
+    for option, name in chosen.items():
+        known = CHOICES[option]
+        if name not in known:
+            raise usage(option, f"is '{name}'. {nearest(name, known)}".strip(), expected=" or ".join(known))
+
+
+def select(name: str, target: Target, task: Task, threshold: float) -> Target:
+    """The belief as its rule weighs it: weight 1 from a confidence of `threshold` on, or CSL's weights (no threshold)."""
+    if name == "csl":
+        return target.replace(weight=target.weight * separation(target, task))
+    return target.keep(lambda t: t.confidence >= threshold)
+
+
+def mixed(
+    name: str, strong: Tensor, target: Target, labeled: Labeled, task: Task, clock: Clock, stream: str
+) -> tuple[Tensor, Target]:
+    """A strong view (U,C,H,W) with something pasted into it, and the belief with the same pasted; drawn from `stream`.
+
+    cutmix: a box of the next image. classmix: of each image half of its predicted classes, on the next one. supmix:
+    classes of labeled images with their masks, which count in full.
+    """
+    if name == "none":
+        return strong, target
+    generator = clock.generator(stream)
+    if name == "supmix":
+        return supmix(labeled, strong, target, task, generator)
+    if name == "cutmix":
+        return cutmix(strong, target, cut_boxes(len(strong), (strong.shape[-2], strong.shape[-1]), generator))
+    outside = ~(target.valid if target.multilabel else target.valid.squeeze(1))
+    regions = class_regions(target.label.masked_fill(outside, IGNORE), task.channels, generator)
+    return cutmix(strong, target, ~regions)  # the next image wherever the chosen classes are not
+
+
+def mask_view(image: Tensor, clock: Clock) -> Tensor:
+    """(U,C,H,W) without most of its patches (MaskMatch's proxy task): what they show is to be inferred from the rest."""
+    return hide(image, patches(len(image), (image.shape[-2], image.shape[-1]), clock.generator("patches")))
+
+
+def forward_views(network: nn.Module, views: Sequence[Tensor], view: str, clock: Clock) -> tuple[Tensor, ...]:
+    """Logits of each view: all in one pass; a "masked" last one in its own, which leaves BN running statistics alone."""
+    if view == "strong":
+        return network(torch.cat(list(views))).chunk(len(views))
+    *others, last = views
+    logits = network(torch.cat(others)).chunk(len(others)) if others else ()
+    with batch_stats(network):
+        return *logits, network(mask_view(last, clock))
+
+
+def caveat(refine: str, task: Task) -> str:
+    """What a choice cannot do on this task."""
+    if refine == "csl" and (task.multilabel or task.channels == 2):
+        return "refine=csl sees nothing but the confidence in a problem of two classes: it weighs pixels by it alone"
+    return ""
