@@ -18,7 +18,22 @@ if TYPE_CHECKING:
 METHODS = {
     "supervised": "semiseg.methods.supervised:Supervised",
     "mean_teacher": "semiseg.methods.mean_teacher:MeanTeacher",
+    "consistency": "semiseg.methods.consistency:Consistency",
     "fixmatch": "semiseg.methods.fixmatch:FixMatch",
+    "cutmix_seg": "semiseg.methods.cutmix_seg:CutMixSeg",
+    "cps": "semiseg.methods.cps:CPS",
+    "fpl": "semiseg.methods.fpl:FPL",
+    "unimatch": "semiseg.methods.unimatch:UniMatch",
+    "unimatch_v2": "semiseg.methods.unimatch_v2:UniMatchV2",
+    "u2pl": "semiseg.methods.u2pl:U2PL",
+    "imas": "semiseg.methods.imas:IMAS",
+    "classmix": "semiseg.methods.classmix:ClassMix",
+    "supmix": "semiseg.methods.supmix:SupMix",
+    "sufd": "semiseg.methods.supmix:SUFD",
+    "csl": "semiseg.methods.csl:CSL",
+    "maskmatch": "semiseg.methods.maskmatch:MaskMatch",
+    "crossmatch": "semiseg.methods.crossmatch:CrossMatch",
+    "segkc": "semiseg.methods.segkc:SegKC",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from semiseg.batch import Clock, Labeled, Target, Unlabeled
+from semiseg.networks.base import Network
 from semiseg.task import Task
 
 Make = Callable[..., nn.Module]
@@ -36,8 +37,13 @@ class Method(nn.Module):
 
     views: the strong views that `step` wants of each unlabeled image, of "strong", "mild", "train" (coloured as labeled
     images are) or "weak" (clean). `student` is what is trained and, unless `predictor` says otherwise, what predicts.
+    Three arguments mean the same in every method that has them: `weight` of the unlabeled terms, `warmup`, the share of
+    the training in which they count 0, and `ramp`, the share over which they then rise.
     """
 
+    weight = 1.0
+    warmup = 0.0
+    ramp = 0.0
     views: tuple[str, ...] = ("strong",)
     uses_unlabeled = True  # False: unlabeled images are drawn only when a refiner brings their consensus
 
@@ -51,6 +57,10 @@ class Method(nn.Module):
         """A detached target from logits on the weak view."""
         return self.task.target(logits, unlabeled.valid)
 
+    def strength(self, clock: Clock) -> float:
+        """What unlabeled terms count at this step: weight · ramp, 0 during the warm-up."""
+        return self.weight * clock.ramp(self.ramp, self.warmup)
+
     def step(self, labeled: Labeled, unlabeled: Unlabeled | None, clock: Clock) -> dict[str, Tensor]:
         """Losses of one step: "loss" is minimised, every other entry is logged under its name."""
         raise TypeError(f"{type(self).__name__} must write step(labeled, unlabeled, clock)")
@@ -59,12 +69,26 @@ class Method(nn.Module):
         """Called after the optimiser's step: moving averages, memory banks."""
 
     def groups(self) -> list[dict[str, Any]]:
-        """Parameter groups for the optimiser: {"params", "lr_scale", "name"}."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr_scale": 1.0, "name": "all"}]
+        """Parameter groups for the optimiser: {"name", "params"} and, unless it is the configured head_lr, "lr_scale".
+
+        By default the encoders of all networks, which move at the learning rate itself, and everything else.
+        """
+        nets = [m for m in self.modules() if isinstance(m, Network)]
+        encoders = {id(p) for net in nets for p in net.backbone().parameters()}
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"name": "encoder", "params": [p for p in trained if id(p) in encoders], "lr_scale": 1.0},
+            {"name": "head", "params": [p for p in trained if id(p) not in encoders]},
+        ]
+        return [group for group in groups if group["params"]]
 
     def predictor(self) -> nn.Module:
         """The network that is evaluated and shipped; its forward gives (B,K,H,W) logits."""
         return self.student
+
+    def caveat(self) -> str:
+        """What the method cannot do on this task, in a sentence that is said before training; "" when there is nothing."""
+        return ""
 
     def images_per_step(self, labeled: int, unlabeled: int) -> int:
         """Images sent forward through networks in a step, for honest cost tables."""

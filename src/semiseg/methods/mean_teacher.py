@@ -19,16 +19,17 @@ from semiseg.task import Task
 class MeanTeacher(Method):
     """L = L_sup + weight · ramp(t) · mean over valid pixels of |p_student(strong) - p_teacher(weak)|².
 
-    weight: of the consistency term; ramp: share of the training over which it rises, exp(-5 (1-t)²); ema: the teacher's
-    decay, warmed up as min(1 - 1/(n+1), ema).
+    weight, warmup, ramp: as everywhere; ema: the teacher's decay, warmed up as min(1 - 1/(n+1), ema).
     """
 
     views = ("strong",)
 
-    def __init__(self, make: Make, task: Task, *, weight: float = 10.0, ramp: float = 0.4, ema: float = 0.99) -> None:
+    def __init__(
+        self, make: Make, task: Task, *, weight: float = 10.0, warmup: float = 0.0, ramp: float = 0.4, ema: float = 0.99
+    ) -> None:
         super().__init__(make, task)
         self.teacher = Average(self.student, ema)
-        self.weight, self.ramp = weight, ramp
+        self.weight, self.warmup, self.ramp = weight, warmup, ramp
 
     def step(self, labeled: Labeled, unlabeled: Unlabeled | None, clock: Clock) -> dict[str, Tensor]:
         """The teacher sees the clean view, the student the strong one."""
@@ -41,7 +42,7 @@ class MeanTeacher(Method):
         sup = self.task.supervised(known, labeled)
         consistency = self.task.mse(other, target)
         return {
-            "loss": sup + self.weight * clock.ramp(self.ramp) * consistency,
+            "loss": sup + self.strength(clock) * consistency,
             "sup": sup,
             "consistency": consistency,
         }
