@@ -56,6 +56,62 @@ def test_unlabeled_lines_need_no_mask(tmp_path):
     assert not index.problems and [i.masks for i in index.unlabeled] == [(), (), ()]
 
 
+PASCAL = ("JPEGImages/2007_000001.jpg", "JPEGImages/2007_000002.jpg", "JPEGImages/2007_000003.jpg")
+CITY = "aachen/aachen_000000_000019"
+
+
+@pytest.mark.parametrize("masks", ["SegmentationClass", "SegmentationClassAug"])
+def test_bare_ids_of_pascal_as_in_u2pl(tmp_path, masks):
+    touch(tmp_path, *PASCAL, f"{masks}/2007_000001.png", f"{masks}/2007_000003.png")
+    index = lists(tmp_path, labeled="2007_000001\n", unlabeled="2007_000002", val="2007_000003")
+    assert not index.problems and names(index.labeled) == ["JPEGImages/2007_000001"]
+    assert index.labeled[0].masks == (tmp_path / f"{masks}/2007_000001.png",)
+    assert index.unlabeled[0].masks == () and len(index.val[0].masks) == 1
+    pairs = lists_again(tmp_path, labeled=f"JPEGImages/2007_000001.jpg {masks}/2007_000001.png")
+    assert pairs.labeled == index.labeled  # the same image by the list of another family
+
+
+def lists_again(root, **files):
+    import shutil
+
+    shutil.rmtree(root / "splits")
+    return lists(root, **files)
+
+
+def test_image_paths_of_cityscapes_as_in_u2pl(tmp_path):
+    image, mask = f"leftImg8bit/train/{CITY}_leftImg8bit.png", f"gtFine/train/{CITY}_gtFine_labelTrainIds.png"
+    free = "leftImg8bit/train_extra/bonn/bonn_1_leftImg8bit.png"
+    touch(tmp_path, image, mask, mask.replace("labelTrainIds", "color"), free)
+    index = lists(tmp_path, labeled=image, unlabeled=f"{free} None")
+    assert not index.problems and index.labeled[0].masks == (tmp_path / mask,) and index.unlabeled[0].masks == ()
+    assert lists_again(tmp_path, labeled=f"{image} {mask}").labeled == index.labeled
+
+
+def test_lists_of_cps_start_with_a_slash_and_have_a_tab(tmp_path):
+    touch(tmp_path, "images/train/a.png", "images/train/b.png", "segmentation/train/a.png", "segmentation/train/b.png")
+    line = "/images/train/{0}.png\t/segmentation/train/{0}.png"
+    index = lists(tmp_path, labeled=line.format("a"), unlabeled=line.format("b"))
+    assert not index.problems and names(index.labeled) == ["train/a"]
+    assert index.labeled[0].masks == (tmp_path / "segmentation/train/a.png",)
+
+
+def test_folders_of_coco_and_ade20k_in_lists(tmp_path):
+    coco, ade = tmp_path / "coco", tmp_path / "ade"
+    touch(coco, "train2017/1.jpg", "train2017/2.jpg", "val2017/3.jpg", "masks/1.png", "masks/3.png")
+    index = lists(coco, labeled="train2017/1.jpg masks/1.png", unlabeled="train2017/2.jpg masks/2.png",
+                  val="val2017/3.jpg masks/3.png")  # fmt: skip
+    assert not index.problems and names(index.val) == ["val2017/3"] and index.labels == ()
+    image, mask = "images/training/ADE_train_1.jpg", "annotations/training/ADE_train_1.png"
+    touch(ade, image, mask)
+    index = lists(ade, labeled=f"{image} {mask}")
+    assert not index.problems and index.labeled[0].masks == (ade / mask,)
+
+
+def test_a_misspelt_folder_that_no_list_uses_is_still_named(tmp_path):
+    touch(tmp_path, "images/a.png", "masks/a.png", "unlabelled/b.png")
+    assert [p.code for p in lists(tmp_path, labeled="a").problems] == ["D31"]
+
+
 def test_label_folders_with_lists(tmp_path):
     touch(tmp_path, "images/a.png", "images/b.png", "masks/x/a.png", "masks/y/a.png")
     index = lists(tmp_path, labeled="a", unlabeled="b")

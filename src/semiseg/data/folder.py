@@ -33,7 +33,7 @@ def find(data: Path | str, labels: tuple[str, ...] | None = None) -> Index:
         index = splits.from_lists(root, labels)
     else:
         index = _from_folders(root, labels)
-    index.problems += _misspelt(root)
+    index.problems += _misspelt(root, index)
     index.val_source = "given" if index.val else "none"
     return index
 
@@ -63,16 +63,17 @@ def _no_folder(root: Path) -> Problem:
     return Problem("D03", shown(root), "does not exist", hint or "give the folder that holds images/ and masks/")
 
 
-def _misspelt(root: Path) -> list[Problem]:
-    """A folder `unlabelled/` would be passed over in silence otherwise."""
+def _misspelt(root: Path, index: Index) -> list[Problem]:
+    """A folder `unlabelled/` would be passed over in silence otherwise; one that lists lead into is not."""
     problems = []
+    used = {path.relative_to(root).parts[0] for _, item in index.items() for path in (item.image, *item.masks)}
     try:
         have = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     except OSError:  # reported where the folder is scanned
         return []
     absent = [n for n in _EXPECTED[2:] if n not in have]
     for name in have:
-        if name not in _EXPECTED and (hint := nearest(name.lower(), absent)):
+        if name not in _EXPECTED and name not in used and (hint := nearest(name.lower(), absent)):
             problems.append(Problem("D31", shown(root / name), "is not read", f"{hint} Rename it", level="warning"))
     return problems
 

@@ -1,6 +1,7 @@
 """Split lists (splits/labeled.txt ...), the subset of labels to use, and the val set carved from the labels.
 
-Lists hold stems, or "image mask" pairs relative to the root as in UniMatch (one space; CPS: a tab; mask may be `None`).
+Lists hold stems, or "image mask" pairs relative to the root as in UniMatch (one space; CPS: a tab; mask may be `None`),
+or what U2PL and iMAS write: bare ids of Pascal, image paths of Cityscapes; the mask follows from the layout.
 CRLF, blank lines and a missing newline at the end are fine. A choice by content hash never depends on file order.
 """
 
@@ -93,7 +94,9 @@ def _item(root: Path, entry: str, images: Scan, masks: Masks) -> Item | Problem:
     """One line as an item: a stem, an image path, or an "image mask" pair."""
     if entry in images.files:
         return Item(entry, images.files[entry], masks.files.get(entry, ()))
-    pairs = [(entry, "")] + [(entry[:i], entry[i + 1 :]) for i, c in enumerate(entry) if c in " \t"]
+    pairs = [(f"JPEGImages/{entry}.jpg", ""), (entry, "")] + [
+        (entry[:i], entry[i + 1 :]) for i, c in enumerate(entry) if c in " \t"
+    ]
     for left, right in reversed(pairs):
         path = _inside(root, left, images)
         if path is None:
@@ -101,7 +104,7 @@ def _item(root: Path, entry: str, images: Scan, masks: Masks) -> Item | Problem:
         name = nfc(PurePosixPath(left.strip("/ ")).with_suffix("").as_posix()).removeprefix("images/")
         right = right.strip("/ \t")
         if right in ("", "None"):
-            return Item(name, path, masks.files.get(name, ()))
+            return Item(name, path, masks.files.get(name) or (() if right else _by_layout(root, left.strip("/ "))))
         mask = _inside(root, right, Scan())
         return Item(name, path, (mask,)) if mask is not None else Item(name, path)
     if ".." in PurePosixPath(entry.split()[0]).parts:
@@ -109,6 +112,19 @@ def _item(root: Path, entry: str, images: Scan, masks: Masks) -> Item | Problem:
     hint = near(entry, images.files)
     fix = f"{hint} Add the file, or remove the line" if hint else "add the file, or remove the line"
     return Problem("D18", "", f"lists {entry!r}, but there is no such image", fix)
+
+
+def _by_layout(root: Path, image: str) -> tuple[Path, ...]:
+    """The mask of an image in the folders of Pascal (SBD's or VOC's own masks) or Cityscapes, or nothing."""
+    folder, _, name = image.partition("/")
+    if folder == "JPEGImages":
+        stem = PurePosixPath(name).with_suffix(".png")
+        options = [f"SegmentationClassAug/{stem}", f"SegmentationClass/{stem}"]
+    elif folder == "leftImg8bit":
+        options = [f"gtFine/{name.removesuffix('_leftImg8bit.png')}_gtFine_labelTrainIds.png"]
+    else:
+        return ()
+    return tuple(path for option in options if os.path.isfile(path := root / option))[:1]
 
 
 def near(name: str, options: Collection[str]) -> str:
