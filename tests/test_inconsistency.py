@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from semiseg.batch import IGNORE
 from semiseg.errors import Refusal
-from semiseg.inconsistency import fill_input, inconsistency_mask
+from semiseg.inconsistency import Consensus, fill_input, foreground_gate, inconsistency_mask
 from semiseg.task import Multiclass, Multilabel
 
 
@@ -217,3 +217,39 @@ def test_filling_the_input():
         assert torch.equal(fill_input(image, where, how)[~hidden], image[~hidden])
     with pytest.raises(Refusal, match="none or zero or mean or noise"):
         fill_input(image, where, "black")
+
+
+def test_the_gate_of_the_paper():
+    """Foreground 0: drop; as much as is inconsistent: drop; more: keep. One image each, binary and of classes."""
+    one = [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
+    two = [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]
+    keep = [False, False, True, False, True]  # 0 > 1, 1 > 1, 2 > 1, 0 > 0, 4 > 0
+    for fill in (0, IGNORE):
+        binary = torch.tensor([one, two])[:, :, None, None]
+        assert foreground_gate(inconsistency_mask(binary, fill=fill)).tolist() == keep
+        classes = torch.tensor([one, two])[:, :, None] * 2  # class 2 in place of 1
+        assert foreground_gate(inconsistency_mask(classes, fill=fill)).tolist() == keep
+
+
+def test_the_gate_counts_a_pixel_with_two_labels_once():
+    """Pixels 0 and 1 carry an agreed label, one of them both; 2 and 3 are disputed: 2 > 2 does not pass."""
+    one = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 1]]).view(1, 2, 1, 4)
+    two = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]]).view(1, 2, 1, 4)
+    for reduce in ("union", "channel"):
+        assert not foreground_gate(inconsistency_mask(torch.stack([one, two]), reduce=reduce)).item()
+    agree = torch.tensor([True, True, False, True]).view(1, 1, 1, 4)
+    assert foreground_gate(Consensus(torch.stack([one[0]]), agree)).item()  # 3 > 1
+
+
+def test_model_ensemble_labels_of_the_paper_are_those_before_blocking():
+    """Section 12: on binary sets the intersection that ME teaches is the IM label; blocking with 0 changes nothing."""
+    for seed in range(4):
+        labels = random_labels(seed, 3, channels=1)
+        assert torch.equal(inconsistency_mask(labels, fill=0).label, labels.amin(0))
+
+
+def test_ties_at_the_threshold():
+    """A probability of exactly .5 is no label (strict), for every kind of label; argmax takes the first of equals."""
+    half = torch.full((1, 1, 1, 1), 0.5)
+    assert Multilabel(["cell"]).label(half).item() == 0
+    assert Multiclass("ab").label(half.expand(1, 2, 1, 1)).item() == 0

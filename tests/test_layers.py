@@ -14,9 +14,9 @@ LAYERS = [
     {"methods"},
     {"training"},
     {"programs", "predict", "model", "compare", "report"},
-    {"cli", "commands", "demo", "__init__", "__main__"},
+    {"cli", "commands", "exits", "demo", "__init__", "__main__"},
 ]
-LIGHT = ["cli", "errors", "storage", "report"]
+LIGHT = ["cli", "exits", "errors", "storage", "report"]
 LIGHT += [f"data.{name}" for name in ("folder", "splits", "decode", "classes", "check", "synthetic")]
 
 

@@ -146,6 +146,7 @@ def test_ohem_of_labels_that_overlap_and_of_weights_by_hand():
     assert losses.ohem(-prob.log(), known, threshold=0.55, kept=0.25).item() == pytest.approx(-math.log(0.5))
     every = -(math.log(0.9) + math.log(0.6) + math.log(0.5)) / 3
     assert losses.ohem(-prob.log(), known, threshold=0.55, kept=1.0).item() == pytest.approx(every)
+    assert losses.ohem(-prob.log(), known, threshold=0.55, kept=0.75).item() == pytest.approx(every)  # .8 is no third
     weight = torch.tensor([1.0, 0.0, 1.0, 1.0]).view(1, 1, 2, 2)
     assert losses.ohem(-prob.log(), known, weight, kept=0.25).item() == pytest.approx(-math.log(0.5) / 2)
 

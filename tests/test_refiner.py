@@ -69,6 +69,13 @@ def test_background_teaches_class_0_where_the_committee_disagrees(kind):
     assert (mask.mask != IGNORE).all() and (mask.weight == 1).all()
 
 
+def test_an_extra_class_is_taught_where_the_committee_disagrees():
+    unlabeled, _ = scene("multiclass")
+    _, target = InconsistencyMask(background=True, extra=3)(unlabeled, None, CLOCK)
+    hidden = ~unlabeled.planes.agree[:, 0]
+    assert (target.label[hidden] == 3).all() and (target.label[~hidden] < 3).all() and (target.weight == 1).all()
+
+
 @pytest.mark.parametrize("how", FILLS)
 @pytest.mark.parametrize("label", ["consensus", "own"])
 def test_fill_touches_every_strong_view_and_only_there(kind, how, label):

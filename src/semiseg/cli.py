@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from semiseg.errors import BUG, PARTLY, RESOURCES, USAGE, Problem, Refusal
+from semiseg.errors import PARTLY
+from semiseg.exits import guarded
 
 app = typer.Typer(
     add_completion=False,
@@ -69,6 +67,9 @@ def train(
     oracle: Annotated[bool | None, typer.Option("--oracle", help="Use the masks of unlabeled images too.")] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random follows from it.")] = None,
     config: Annotated[Path | None, typer.Option(help="A recipe (YAML).")] = None,
+    committee: Annotated[
+        str | None, typer.Option(help="A given committee, with commas: runs, .onnx files, folders of masks.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, as often as needed.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue; `--resume auto` continues or starts.")] = False,
     json_: Json = False,
@@ -78,7 +79,7 @@ def train(
 
     options = {"method": method, "network": network, "weights": weights, "size": size, "resize": resize,
                "steps": steps, "batch": batch, "labels": labels, "augment": augment, "oracle": oracle,
-               "seed": seed}  # fmt: skip
+               "seed": seed, "committee": committee}  # fmt: skip
     mode = AUTO.pop() if AUTO else "force" if resume else ""
     command = "semiseg " + " ".join(shlex.quote(a) for a in sys.argv[1:])
     run = out or Path("runs") / data.resolve().name
@@ -103,6 +104,35 @@ def predict(
     emit(result, json_, lines, following)
     if result["failed"]:
         raise typer.Exit(PARTLY)
+
+
+@app.command()
+def consensus(
+    committee: Annotated[list[str], typer.Argument(help="Two or more runs, .onnx files or folders of masks.")],
+    images: Annotated[Path, typer.Option(help="A folder of images, or one.")],
+    out: Annotated[Path, typer.Option(help="Where masks/, inconsistency/ and label_next.csv go.")],
+    members: Annotated[bool, typer.Option("--members", help="Runs speak with their whole committee.")] = False,
+    json_: Json = False,
+) -> None:
+    """Where do these models or masks agree, and on what? Labels, maps, and what to label next; nothing is trained."""
+    from semiseg.commands import find_consensus
+
+    result, lines, following = find_consensus(committee, images, out, members, json_)
+    emit(result, json_, lines, following)
+    if result["failed"]:
+        raise typer.Exit(PARTLY)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    model: Annotated[Path, typer.Argument(help="The .onnx file to write.")],
+    json_: Json = False,
+) -> None:
+    """Write the run's model as an ONNX file and compare it with torch at once."""
+    from semiseg.commands import export_run
+
+    emit(*export_run(run, model, json_))
 
 
 @app.command()
@@ -206,71 +236,6 @@ def main() -> None:
     sys.exit(
         guarded(lambda: app(_arguments(argv), prog_name="semiseg", standalone_mode=False), debug, "--json" in argv)
     )
-
-
-def guarded(work: Callable[[], Any], debug: bool, as_json: bool) -> int:
-    """The exit code of `work`; says why on stderr (with --json as an object on stdout)."""
-    try:
-        code = work()
-        return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        return _explain(error, as_json)
-
-
-def _explain(error: Exception, as_json: bool) -> int:
-    """Kinds are told by their names: torch is not imported here, and typer may bring its own copy of click."""
-    kind = type(error).__name__
-    if isinstance(error, Refusal):
-        return _say(error, as_json)
-    if kind == "Exit":
-        return int(getattr(error, "exit_code", 0))
-    if kind == "Abort":
-        return 130
-    if hasattr(error, "format_message"):
-        return _say(Refusal(_usage(error), USAGE), as_json)
-    if kind == "Stopped":  # training stopped on a signal, after a checkpoint
-        again = getattr(error, "again", "")
-        print(f"semiseg: {error}; the state is saved. {again}", file=sys.stderr)
-        return int(getattr(error, "code", 143))
-    if kind in ("OutOfMemoryError", "MemoryError"):
-        fix = "use a smaller --batch or --size, or --set precision=bf16-mixed"
-        return _say(Refusal(Problem("R04", "memory", "ran out", fix), RESOURCES), as_json)
-    from semiseg.methods import LOADED
-
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if os.path.realpath(f.filename) in LOADED]
-    if frames:  # a method in a file of the user's own
-        where = f"{LOADED[os.path.realpath(frames[-1].filename)]}:{frames[-1].lineno}"
-        fix = "correct it and go on with --resume auto; --debug prints the whole way there"
-        return _say(Refusal(Problem("C03", where, f"fails: {kind}: {error}", fix), USAGE), as_json)
-    found = f"met a bug of its own: {kind}: {error}"
-    fix = "run it again with --debug and report what it prints"
-    return _say(Refusal(Problem("B01", "semiseg", found, fix), BUG), as_json)
-
-
-def _usage(error: Any) -> Problem:
-    """What the parser did not understand; it names the nearest option or command itself where there is one."""
-    message = error.format_message().rstrip(".?")
-    hint = "" if "Did you mean" in message or "Possible" in message else "semiseg --help shows what there is"
-    return Problem("C01", "command line", f"is not understood: {message}", hint)
-
-
-def _say(refusal: Refusal, as_json: bool) -> int:
-    if as_json:
-        said = {"exit": refusal.exit, "problems": [p.to_json() for p in refusal.problems]}
-        print(json.dumps({"error": said, **getattr(refusal, "result", {})}))
-        return refusal.exit
-    from semiseg.data.codes import render
-
-    for line in render(refusal.problems, "the output of --json"):
-        print(f"semiseg: error {line}", file=sys.stderr)
-    return refusal.exit
 
 
 if __name__ == "__main__":

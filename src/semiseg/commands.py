@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from semiseg.errors import Refusal
+from semiseg.errors import Problem, Refusal
 
 Result = tuple[dict[str, Any], list[str], str]
 
@@ -116,6 +116,43 @@ def predict_images(
         "failed": [p.to_json() for p in done.failed],
     }  # fmt: skip
     return result, lines, f"look at {out}/masks and {out}/predictions.csv"
+
+
+def find_consensus(committee: list[str], images: Path, out: Path, members: bool, as_json: bool) -> Result:
+    """Label a folder by a given committee; what failed is listed and the rest is there."""
+    from semiseg.data.codes import render
+    from semiseg.predict import find_images
+    from semiseg.programs.consensus_folder import consensus_folder
+    from semiseg.training.logs import Log
+
+    with Log(quiet=as_json).bar("consensus", len(find_images(images))) as bar:
+        result = consensus_folder(committee, images, out, members=members, progress=bar)
+    lines = [f"{len(result['committee'])} members: {', '.join(result['committee'])}"]
+    if result["images"]:
+        lines.append(f"{result['images']} masks written to {out}/masks")
+        lines.append(f"inconsistent: {result['inconsistent_share']:.1%} of the pixels, mapped in {out}/inconsistency")
+    if everywhere := result["inconsistent_everywhere"]:
+        some = ", ".join(everywhere[:3]) + (", …" if len(everywhere) > 3 else "")
+        lines.append(f"Note: {len(everywhere)} images are inconsistent everywhere and teach nothing: {some}")
+    if result["never_predicted"]:
+        lines.append(f"Note: no member predicts {', '.join(result['never_predicted'])} in any image")
+    if result["failed"]:
+        failed = [Problem(**p) for p in result["failed"]]
+        lines.append(f"{len(failed)} problems, listed in {out}/failed.csv:")
+        lines += [f"  {line}" for line in render(failed, f"{out}/failed.csv")]
+    return result, lines, f"look at {out}/inconsistency, and label the first images of {out}/label_next.csv"
+
+
+def export_run(run: Path, model: Path, as_json: bool) -> tuple[Any, bool, list[str], str]:
+    """Export, and say how far the file is from torch."""
+    from semiseg.programs.exported import export
+
+    made = export(run, model)
+    lines = [f"{model}: {made['size_mb']} MB, any batch, height and width",
+             f"compared with torch on {made['images']} images: probabilities differ by at most "
+             f"{made['largest_difference']:.1g}, labels at {made['other_labels']:.2%} of the pixels"]  # fmt: skip
+    following = shlex.join(["semiseg", "consensus", str(run), str(model), "--images", "IMAGES", "--out", "consensus"])
+    return made, as_json, lines, following
 
 
 def evaluate_run(run: Path, data: Path, split: str, ensemble: bool, as_json: bool) -> tuple[Any, bool, list[str], str]:

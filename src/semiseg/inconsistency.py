@@ -116,14 +116,27 @@ def fill_input(image: Tensor, where: Tensor, how: str, generator: torch.Generato
     raise _usage("fill", f"is '{how}'", " or ".join(FILLS))
 
 
+def foreground_gate(made: Consensus) -> Tensor:
+    """(B,) bool: is more of the image agreed to be foreground than is inconsistent ([1] functions.py:2876)?
+
+    Foreground is any class but 0, or any label. An image without foreground, or with as much doubt, does not pass.
+    """
+    if made.label.ndim == 4:
+        foreground = ((made.label == 1) & made.agree).any(1)
+    else:
+        foreground = (made.label != 0) & made.agree[:, 0]
+    return foreground.flatten(1).sum(1) > made.inconsistent.flatten(1).sum(1)
+
+
 class InconsistencyMask:
     """A refiner: brings a frozen committee's consensus, stored as planes, into any method's step.
 
     label: whose label the student learns where the committee agrees: "consensus" (theirs), "own" (the method's) or
     "veto" (the method's, only where both say the same). Where the committee is inconsistent the weight is 0, except
-    with background=True, the paper's way: the pixel is taught to be class 0 (or no label at all). fill: what the
-    student sees there. share: share of the steps in which the consensus is used; in the others the method's own belief
-    is left alone, or with rest="own" loses its weight where the committee disagrees. "own" and "veto" multiply weights and
+    with background=True, the paper's way: the pixel is taught to be class `extra` (0, or an id that the student's loss
+    alone knows; of overlapping labels none). fill: what the student sees there. share: share of the steps in which the
+    consensus is used; in the others the method's own belief is left alone, or with rest="own" loses its weight where
+    the committee disagrees. "own" and "veto" multiply weights and
     never raise them; "consensus" replaces the belief, its weight included. Images without planes pass unchanged.
     """
 
@@ -135,6 +148,7 @@ class InconsistencyMask:
         share: float = 1.0,
         rest: str = "none",
         background: bool = False,
+        extra: int = 0,
     ) -> None:
         for key, value, options in (("label", label, LABELS), ("fill", fill, FILLS), ("rest", rest, ("none", "own"))):
             if value not in options:
@@ -142,6 +156,7 @@ class InconsistencyMask:
         if not 0 <= share <= 1:
             raise _usage("share", f"is '{share}'", "0 to 1")
         self.label, self.fill, self.share, self.rest, self.background = label, fill, share, rest, background
+        self.extra = extra
 
     def __call__(self, unlabeled: Unlabeled, target: Target | None, clock: Clock) -> tuple[Unlabeled, Target]:
         """Refine one step's belief; `target` None means that the method has none of its own (supervised)."""
@@ -173,7 +188,7 @@ class InconsistencyMask:
 
     def _consensus(self, planes: Planes, known: Tensor, valid: Tensor, own: Target | None) -> Target:
         """The committee's belief in place of the method's; a method's own selection does not veto it."""
-        label = planes.label.masked_fill(planes.label == IGNORE, 0)
+        label = planes.label.masked_fill(planes.label == IGNORE, self.extra)
         if label.ndim == 4:
             prob = label.float()
         else:

@@ -64,8 +64,9 @@ class Model:
         """A member's network by its folder, loaded once."""
         if folder not in self._networks:
             c, u = self.config, self.units
-            net = build(c["network"], self.channels, self.task.channels, mean=u.mean, std=u.std)
             storage.verify(self.run / folder / "final")
+            result = storage.read_json(self.run / folder / "final" / "result.json")
+            net = build(result.get("network", c["network"]), self.channels, self.task.channels, mean=u.mean, std=u.std)
             net.load_state_dict(storage.read_tensors(self.run / folder / "final" / "weights.safetensors"))
             self._networks[folder] = net.to(self.device).eval()
         return self._networks[folder]

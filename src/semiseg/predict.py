@@ -33,14 +33,15 @@ class Folder:
 
 def find_images(images: Path) -> dict[str, Path]:
     """Image files by name: a single file, all below a folder, or below its images/ when it is a data folder."""
-    return _scan(images).files
+    return scan_images(images).files
 
 
 def _below(images: Path) -> Path:
     return images / "images" if (images / "images").is_dir() else images
 
 
-def _scan(images: Path) -> walk.Scan:
+def scan_images(images: Path) -> walk.Scan:
+    """`find_images` with the problems of the walk. Raises Refusal D03, D04, D15, D16 (exit 3)."""
     if images.is_file():
         return walk.Scan({images.stem: images})
     if not images.is_dir():
@@ -53,6 +54,14 @@ def _scan(images: Path) -> walk.Scan:
     if clashes:
         raise Refusal(clashes, DATA)
     return found
+
+
+def apart(images: Path, out: Path) -> None:
+    """Refuses (exit 2) to write among the images."""
+    target, source = out.resolve(), images.resolve()
+    if images.is_dir() and (target == source or target.is_relative_to(_below(source))):
+        text = "is the folder of the images, or lies in it"
+        raise Refusal(Problem("C10", f"--out {out}", text, "choose another folder"), USAGE)
 
 
 def predict_folder(
@@ -68,11 +77,8 @@ def predict_folder(
 
     Images whose bytes, model and outputs are unchanged are skipped, so an interrupted call completes what is missing.
     """
-    found = _scan(images)
-    target, source = out.resolve(), images.resolve()
-    if images.is_dir() and (target == source or target.is_relative_to(_below(source))):
-        text = "is the folder of the images, or lies in it"
-        raise Refusal(Problem("C10", f"--out {out}", text, "choose another folder"), USAGE)
+    found = scan_images(images)
+    apart(images, out)
     done, skipped, failed = [], [], list(found.problems)  # links that lead nowhere, folders that cannot be read
     key = f"{model.hash[:16]}-{int(probabilities)}{int(inconsistency)}"
     known = {r["image"]: r for r in _read_rows(out / "predictions.csv")}
@@ -94,11 +100,11 @@ def predict_folder(
         except OSError as error:
             failed.append(Problem("D17", str(path), f"cannot be read: {error.strerror}"))
         if number % 100 == 0:
-            _write_rows(out / "predictions.csv", rows)
+            write_rows(out / "predictions.csv", rows)
         if progress:
             progress(number, f"{len(failed)} failed" if failed else "")
-    _write_rows(out / "predictions.csv", rows)
-    _write_rows(out / "failed.csv", [{"file": p.where, "code": p.code, "reason": p.found} for p in failed])
+    write_rows(out / "predictions.csv", rows)
+    write_rows(out / "failed.csv", [{"file": p.where, "code": p.code, "reason": p.found} for p in failed])
     return Folder(done, skipped, failed)
 
 
@@ -118,15 +124,16 @@ def _write(model: Model, out: Path, name: str, prediction: Prediction, probabili
         storage.write_bytes(target, coded.to_bytes())
         first = first or target.relative_to(out).as_posix()
     if prediction.inconsistency is not None:
-        _png(out / "inconsistency" / f"{name}.png", prediction.inconsistency.astype(np.uint8) * 255)
+        png(out / "inconsistency" / f"{name}.png", prediction.inconsistency.astype(np.uint8) * 255)
     if probabilities:
         for label, plane in zip(model.classes.names, prediction.prob, strict=True):
             folder = label.replace(os.sep, "_").replace("/", "_")
-            _png(out / "probabilities" / folder / f"{name}.png", np.rint(plane * 65535).astype(np.uint16))
+            png(out / "probabilities" / folder / f"{name}.png", np.rint(plane * 65535).astype(np.uint16))
     return first
 
 
-def _png(path: Path, array: np.ndarray) -> None:
+def png(path: Path, array: np.ndarray) -> None:
+    """Write an array as PNG, with its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG")
@@ -158,7 +165,8 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return [r for r in rows if r.get("image") and r.get("sha256") and r.get("model") and r.get("mask")]
 
 
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A CSV file of rows; no file where there are none."""
     if not rows:
         if path.exists():
             path.unlink()

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semiseg.data.sampler import Feed, indices
+from semiseg.data.sampler import Drawing, Feed, copies, indices
+from semiseg.data.views import Geometry, Photometry
 from semiseg.errors import Refusal
 from tiny import plain_units, store_of
 
@@ -124,6 +125,62 @@ def test_names_of_a_step():
     ]
     assert f.names(1) == want
     assert len(feed(unlabeled_store=None).names(1)) == 3
+
+
+@given(st.lists(st.integers(0, 5), min_size=7, max_size=7).filter(any), st.booleans(), st.integers(1, 9))
+def test_a_pass_shows_every_image_as_often_as_it_counts(number, clean, batch):
+    f = feed(drawing=Drawing(torch.tensor(number), clean), unlabeled_batch=batch)
+    want = [n + int(clean and n > 0) for n in number]
+    total = sum(want)
+    places = [f._chosen(step, f.unlabeled_store) for step in range(-(-2 * total // batch))]
+    image, plain = (torch.cat([p[k] for p in places]) for k in (0, 1))
+    for start in (0, total):
+        assert torch.bincount(image[start : start + total], minlength=7).tolist() == want
+        seen = torch.bincount(image[start : start + total][plain[start : start + total]], minlength=7)
+        assert seen.tolist() == [int(clean and n > 0) for n in number]
+    again = feed(drawing=Drawing(torch.tensor(number), clean), unlabeled_batch=batch)
+    step = len(places) - 1  # asked for first, with no step before it
+    assert torch.equal(again._chosen(step, again.unlabeled_store)[0], places[step][0])
+    assert f.names(0)[3:] == [str(int(i)) for i in places[0][0]]
+
+
+def test_copies_by_hand():
+    image, clean = copies(torch.tensor([2, 0, 1]), clean=True)
+    assert image.tolist() == [0, 0, 0, 2, 2] and clean.tolist() == [True, False, False, True, False]
+    image, clean = copies(torch.tensor([2, 0, 1]))
+    assert image.tolist() == [0, 0, 2] and not clean.any()
+
+
+def test_one_copy_of_each_changes_nothing():
+    plain, counted = feed(), feed(drawing=Drawing(torch.ones(7, dtype=torch.int64)))
+    for step in range(3):
+        a, b = (f.unlabeled(step, ("train",)) for f in (plain, counted))
+        assert torch.equal(a.weak, b.weak) and torch.equal(a.strong[0], b.strong[0])
+        assert same(plain.labeled(step), counted.labeled(step))
+
+
+def test_noised_copies_beside_clean_ones():
+    """Clean copies are exact crops without colour; the others are mirrored and brighter; labeled images are neither."""
+    brighter = Photometry(jitter=1.0, brightness=0.5)
+    drawing = Drawing(torch.ones(7, dtype=torch.int64), True, Geometry(scale=(2.0, 2.0)), brighter)
+    f, clean = feed(augment="none", drawing=drawing, unlabeled_batch=14), []
+    batch = f.unlabeled(0, ("train", "strong"))
+    chosen, plain = f._chosen(0, f.unlabeled_store)
+    assert plain.sum() == 7
+    for weak, view, strong, i, is_plain in zip(batch.weak, *batch.strong, chosen, plain, strict=True):
+        whole = f.unlabeled_store.image(int(i)) / 255
+        crops = whole.unfold(1, 12, 1).unfold(2, 12, 1).flatten(1, 2).transpose(0, 1)
+        clean.append(any(torch.equal(weak, w) for w in crops))
+        assert torch.equal(view, weak) == bool(is_plain) and not torch.equal(strong, weak)
+    assert clean == plain.tolist()
+    assert same(f.labeled(0), feed(augment="none").labeled(0))
+
+
+def test_a_stream_read_in_smaller_steps_is_the_same_stream():
+    whole, small = feed(), feed(batch=1, drawing=Drawing(stream=3))
+    assert small.first_batch_hash() == whole.first_batch_hash() != feed(batch=1).first_batch_hash()
+    names = [n for step in range(3) for n in small.names(step)[:1]]
+    assert names == whole.names(0)[:3]
 
 
 def test_unknown_augmentation():

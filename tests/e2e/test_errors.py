@@ -179,8 +179,8 @@ def test_commands_and_recipes_typed_wrong(semiseg: Command, tmp_path: Path) -> N
 
 def test_several_mistakes_are_said_together(semiseg: Command, tmp_path: Path) -> None:
     make(tmp_path / "data", labeled=2)
-    ended = semiseg("train", "data", "--out", "run", "--set", "lr=fast", "--set", "schedule=never", "--set", "wurmup=1")
-    clear(ended, 2, "lr=fast", "schedule", "Did you mean 'warmup'?")
+    ended = semiseg("train", "data", "--out", "run", "--set", "lr=fast", "--set", "schedule=never", "--set", "stepps=1")
+    clear(ended, 2, "lr=fast", "schedule", "Did you mean 'steps'?")
 
 
 def test_methods_that_need_unlabeled_images(semiseg: Command, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def test_defaults():
 
 
 def test_the_refiner_follows_the_route(prepared, tmp_path):
-    default = {"label": "consensus", "fill": "none", "share": 1.0, "rest": "none", "background": False}
+    default = {"label": "consensus", "fill": "none", "share": 1.0, "rest": "none", "background": False,
+               "extra": 0}  # fmt: skip
     assert refiner(prepared, tmp_path) == default
     assert refiner(prepared, tmp_path, "fixmatch") == {**default, "share": 0.5}
     assert refiner(prepared, tmp_path, "fixmatch", share=0.3) == {**default, "share": 0.3}
@@ -41,11 +42,27 @@ def test_the_refiner_follows_the_route(prepared, tmp_path):
 
 
 def test_the_papers_preset(prepared, tmp_path):
-    im = IM(preset="paper")
-    assert im.members == 2
+    """Black-out everywhere; background on overlapping labels, a class of its own otherwise; what is given wins."""
     made = refiner(prepared, tmp_path, preset="paper")
     assert (made["fill"], made["background"], made["label"], made["share"]) == ("zero", True, "consensus", 1.0)
+    assert made["extra"] == 3 and IM(preset="paper").draw == "pool"
     assert refiner(prepared, tmp_path, preset="paper", fill="noise")["fill"] == "noise"
+    given = refiner(prepared, tmp_path, preset="paper", fill="none", label="ignore")
+    assert (given["fill"], given["background"]) == ("none", False)
+    assert refiner(prepared, tmp_path, "fixmatch", preset="paper")["extra"] == 0
+    session = tiny.session(tmp_path, prepared("binary"))
+    assert vars(IM(preset="paper").refiner(session))["extra"] == 0
+    with pytest.raises(Refusal, match="a class beside others"):
+        IM(label="extra").refiner(session)
+
+
+def test_switches_that_need_others():
+    for arguments, text in (
+        ({"label": "background", "route": "online"}, "never does"),
+        ({"disc_weight": 2.0}, "discs=LABEL"),
+    ):
+        with pytest.raises(Refusal, match=text):
+            IM(**arguments)
 
 
 def test_switches_of_the_mask():
@@ -68,6 +85,7 @@ def test_supervised_has_no_belief_to_refine_online(prepared, tmp_path, folders):
     [
         ("im.members=1", "at least 2"), ("im.generations=0", "at least 1"), ("im.students=0", "at least 1"),
         ("im.preset=papr", "Did you mean 'paper'"), ("im.route=onlin", "Did you mean 'online'"),
+        ("im.gate=foregrund", "Did you mean 'foreground'"), ("im.draw=pol", "Did you mean 'pool'"),
         ("im.member=3", "Did you mean 'im.members'"),
     ],
 )  # fmt: skip
@@ -142,6 +160,18 @@ def test_around_another_method_there_is_a_baseline(folders, tmp_path):
     assert summary["baseline"] == "baseline" and summary["method"] == "fixmatch"
     run = tmp_path / "r"
     assert result(run, "baseline")["first_batch"] == result(run, "generation-0/member-0")["first_batch"]
+
+
+def test_the_papers_preset_in_a_whole_run(kind, folders, tmp_path):
+    """A pool of 6 labeled and at most 5 others, four images a step: the stream is the same, the shares are not."""
+    loss = "ce" if kind == "multiclass" else "mse"
+    options = {**SMALL, "steps": 4, "loss": loss, "augment": "none"}
+    sets = ["im.preset=paper", "im.members=2", *(["im.discs=alive"] if kind == "multilabel" else [])]
+    summary = semiseg.train(folders[kind], tmp_path / "r", method="im", sets=sets, **options)
+    assert not [w for w in summary["warnings"] if "preset paper" in w]
+    first, student = (result(tmp_path / "r", f"generation-{g}/member-0") for g in (0, 1))
+    assert first["first_batch"] == student["first_batch"] and student["images_forwarded"] == 4 * 4
+    assert summary["generations"][1]["members"][0]["val"] is not None
 
 
 def run_program(session, program):

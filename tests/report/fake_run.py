@@ -90,6 +90,9 @@ def summary(fake: Fake) -> dict:
     first = {"generation": 0, "members": members, "inconsistent_share": 0.074 if fake.program else None,
              "inconsistent_per_class": per if fake.program else None, "promoted": True,
              "why": "generation 0 is where everything starts"}  # fmt: skip
+    if fake.program:
+        rates = {"inconsistent_share": 0.081, "precision": 0.42, "recall": 0.37, "agreed_wrong": None}
+        first |= {"quality": {"val": rates}, "kept_per_class": per, "labeled_per_class": {fake.classes[0]: 0.8}}
     arms = [{"name": "labels only", "folder": "generation-0/member-0", "val": scores(fake, base)}]
     generations = [first]
     if fake.program:

@@ -92,7 +92,7 @@ def test_150_classes_with_very_long_names(tmp_path):
         fake_run(tmp_path / "run", kind="multiclass", names=names, samples=1, side=48, image_name="n" * 200 + "{}")
     )
     rows = [a for tag, a, parents in tree.tags if tag == "th" and a.get("scope") == "row"]
-    assert len(rows) == 150 + 4 + 3
+    assert len(rows) == 150 + 4 + 3 + 1 + 150  # classes, arms, generations, mask quality, classes kept
     assert "absent" in tree.text and "1 class absent from val" in tree.text
     assert any("tall" in a.get("class", "") for a in tree.named("div"))
     assert "and 138 classes with less" in tree.text
@@ -197,3 +197,14 @@ def test_it_needs_no_torch(run):
     )
     done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_the_mask_is_worth(run):
+    text = page(run).text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{NARROW NO-BREAK SPACE}", " ")
+    worth = text[text.index("Does disagreement find the errors?") :]
+    found = [
+        worth.index(value) for value in ("val", "8.1 %", "37.0 %", "42.0 %", "What is left to learn from", "80.0 %")
+    ]
+    assert found == sorted(found)
+    edit(run, generations=[{"generation": 0, "inconsistent_share": 0.1}])
+    assert "Does disagreement" not in page(run).text and "left to learn" not in page(run).text

@@ -10,7 +10,8 @@ from semiseg.compare.grid import Cell
 from semiseg.errors import CHECKPOINT, Problem, Refusal
 
 SHAPING = ("size", "batch", "augment", "resize", "turn")
-"""Settings that change a batch; arms that differ in one of them are not held to the same hash."""
+OWN = ("members_by", "draw", "preset")
+"""Settings, and arguments of programs, that change a batch; arms that differ in one are not held to the same hash."""
 
 
 def first_batches(run: Path) -> dict[str, str]:
@@ -30,7 +31,8 @@ class Streams:
     def check(self, cell: Cell, run: Path) -> None:
         """Raises Refusal (exit 4) when a member's first batch is not that of the other arms."""
         config = storage.read_json(run / "run.json")["config"]
-        known = self.seen.setdefault((cell.data, cell.labels, cell.seed, *(config[k] for k in SHAPING)), {})
+        shaping = (*(config[k] for k in SHAPING), *(config.get("program_args", {}).get(k) for k in OWN))
+        known = self.seen.setdefault((cell.data, cell.labels, cell.seed, *shaping), {})
         for member, batch in first_batches(run).items():
             other, theirs = known.setdefault(member, (cell.name, batch))
             if batch != theirs:

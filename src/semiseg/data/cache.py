@@ -11,7 +11,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +59,12 @@ class Store:
             return self
         moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return Store(**{**vars(self), **moved})
+
+    def take(self, rows: Sequence[int]) -> Store:
+        """Some of the images, in this order and as often as they are named; the pixels are shared."""
+        index = torch.tensor(rows, dtype=torch.int64, device=self.height.device)
+        chosen = {k: getattr(self, k)[index] for k in ("height", "width", "offset")}
+        return replace(self, names=[self.names[i] for i in rows], **chosen)
 
     def image(self, i: int) -> Tensor:
         """Image i whole, (C,h,w) float32 in its own units."""

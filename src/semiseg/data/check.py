@@ -107,7 +107,8 @@ def check(
 
     size: crop size in pixels of the training to come. classes: a class map (of a trained model), or a class file
     instead of DATA/classes.yaml. labels: how many labeled images to use (`splits.choose_labels`). members: number of
-    folds that the labels are to be divided into, if they are. progress(done, total) is called in this thread.
+    folds that the labels are divided into, if they are; no val set is carved from them then. progress(done, total) is
+    called in this thread.
     Raises Refusal only for a `labels` that cannot be (exit 2); everything else is in `problems`.
     """
     root = Path(data)
@@ -141,7 +142,7 @@ def _finish(checked: Checked, seen: Sequence[Seen], size: int | None, members: i
         checked.problems += [p for v in verdicts.values() for p in v.problems]
     checked.images = {s.item.name: s.image for s in seen if s.image is not None}
     checked.digests = {s.item.name: s.digest for s in seen}
-    _settle(checked, verdicts)
+    _settle(checked, verdicts, members)
     if checked.images:
         areas = sorted((h * w, h, w) for h, w, _, _ in checked.images.values())
         checked.sizes = (areas[0][1:], areas[len(areas) // 2][1:], areas[-1][1:])
@@ -156,8 +157,8 @@ def _finish(checked: Checked, seen: Sequence[Seen], size: int | None, members: i
     checked.hash = _manifest(checked, seen)
 
 
-def _settle(checked: Checked, verdicts: dict[str, Verdict]) -> None:
-    """Masks that are all ignore leave their list; then val is carved if none is given."""
+def _settle(checked: Checked, verdicts: dict[str, Verdict], members: int | None) -> None:
+    """Masks that are all ignore leave their list; then val is carved if none is given and there are no folds."""
     index = checked.index
     empty = {name for name, verdict in verdicts.items() if verdict.empty}
     if empty:
@@ -184,7 +185,10 @@ def _settle(checked: Checked, verdicts: dict[str, Verdict]) -> None:
         name: frozenset(names[n] for n, count in verdict.pixels.items() if count and n in names)
         for name, verdict in verdicts.items()
     }
-    checked.index = carve_val(index, checked.digests, classes=held)
+    if members is None:
+        checked.index = carve_val(index, checked.digests, classes=held)
+    else:
+        checked.index = replace(index, val_source=index.val_source if index.val else "folds")
 
 
 def _pixels(checked: Checked, verdicts: dict[str, Verdict]) -> dict[str, dict[str, int]]:

@@ -30,7 +30,7 @@ class Index:
     """The four lists of a data folder. `layout` is "folders" or "lists"; paths start as the user typed the root.
 
     labels: names of the folders under masks/ when there is one folder per label, else empty.
-    val_source: "given", "carved" (from the labeled items) or "none".
+    val_source: "given", "carved" (from the labeled items), "folds" (of the labeled items, by turns) or "none".
     Items are in the byte order of their NFC names; with lists, `labeled` keeps the order of the file.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
@@ -28,6 +28,31 @@ def indices(step: int, batch: int, n: int, *key: object) -> Tensor:
     return torch.cat(chosen)
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How unlabeled images are drawn where it is not, as otherwise, each once in a pass and augmented as labeled ones.
+
+    multiplicity: (N,) long >= 0, how often each image comes in a pass; 0 leaves it out. clean: it comes once more as it
+    is, without any augmentation, when its multiplicity is not 0. geometry, colors: of the augmented copies (colors is
+    what the view "train" does). stream: labeled images a step of the arms this one is compared with, 0 = as many.
+    """
+
+    multiplicity: Tensor | None = None
+    clean: bool = False
+    geometry: views.Geometry | None = None
+    colors: views.Photometry | None = None
+    stream: int = 0
+
+
+def copies(multiplicity: Tensor, clean: bool = False) -> tuple[Tensor, Tensor]:
+    """One pass over images that come several times: (total,) image of each place, and bool: is this the clean copy?"""
+    number = multiplicity + (multiplicity > 0) * int(clean)
+    image = torch.repeat_interleave(torch.arange(len(number)), number)
+    first = torch.ones_like(image, dtype=torch.bool)
+    first[1:] = image[1:] != image[:-1]
+    return image, first & clean
+
+
 @dataclass
 class Feed:
     """Batches on the device. key identifies the run's draws: (seed, …); the labeled stream depends on it alone.
@@ -45,7 +70,9 @@ class Feed:
     augment: str = "default"
     turn: bool = False
     planes: tuple[Tensor, Tensor] | None = None
+    drawing: Drawing = Drawing()
     geometry: views.Geometry = field(init=False)
+    once: tuple[Tensor, Tensor] | None = field(init=False, default=None)  # `copies` of one pass; None = each image once
 
     def __post_init__(self) -> None:
         if self.augment not in ("none", "default"):
@@ -53,6 +80,10 @@ class Feed:
         base = views.DEFAULT
         on = self.augment == "default"
         self.geometry = views.Geometry(base.scale, base.rotate, base.flip, self.turn) if on else views.PLAIN
+        number, clean = self.drawing.multiplicity, self.drawing.clean
+        if self.unlabeled_store is not None and (number is not None or clean):
+            once = torch.ones(len(self.unlabeled_store), dtype=torch.int64)
+            self.once = copies(once if number is None else number, clean)
 
     def labeled(self, step: int) -> Labeled:
         """The labeled batch of a step."""
@@ -72,10 +103,15 @@ class Feed:
         if store is None or not self.drawn:
             return None
         generator = generator_of(*key, "views", step)
-        chosen = indices(step, self.unlabeled_batch, len(store), *key)
-        crop = views.draw_crop(store, chosen, self.size, self.geometry, generator)
+        chosen, clean = self._chosen(step, store)
+        geometry = self.drawing.geometry or self.geometry
+        crop = views.draw_crop(store, chosen, self.size, geometry, generator)
+        if self.drawing.clean:
+            plain = views.draw_crop(store, chosen, self.size, views.PLAIN, generator_of(*key, "clean", step))
+            on = clean.view(-1, 1, 1).to(crop.x.device)
+            crop = views.Crop(crop.index, torch.where(on, plain.x, crop.x), torch.where(on, plain.y, crop.y))
         weak = views.take_pixels(store, crop, self.units)
-        strong = tuple(self._view(weak, name, generator_of(*key, i, name, step)) for i, name in enumerate(names))
+        strong = tuple(self._view(weak, name, generator_of(*key, i, name, step), clean) for i, name in enumerate(names))
         return Unlabeled(weak, strong, views.valid(store, crop), self._planes(store, crop))
 
     @property
@@ -88,20 +124,36 @@ class Feed:
         rows = indices(step, self.batch, len(self.labeled_store), *self.key, "labeled")
         names = [self.labeled_store.names[i] for i in rows]
         if self.drawn and self.unlabeled_store is not None:
-            rows = indices(step, self.unlabeled_batch, len(self.unlabeled_store), *self.key, "unlabeled")
-            names += [self.unlabeled_store.names[i] for i in rows]
+            names += [self.unlabeled_store.names[i] for i in self._chosen(step, self.unlabeled_store)[0]]
         return names
 
     def first_batch_hash(self) -> str:
-        """SHA-256 of the first labeled batch: arms that claim the same labeled stream must show the same."""
-        batch = self.labeled(0)
+        """SHA-256 of the first labeled batch: arms that claim the same labeled stream must show the same.
+
+        A feed that reads the stream in smaller steps shows what it would draw in the steps of the others.
+        """
+        batch = (replace(self, batch=self.drawing.stream) if self.drawing.stream else self).labeled(0)
         data = batch.image.cpu().numpy().tobytes() + batch.mask.cpu().numpy().tobytes()
         return hashlib.sha256(data).hexdigest()
 
-    def _view(self, weak: Tensor, name: str, generator: torch.Generator) -> Tensor:
-        if name == "weak" or (name == "train" and self.augment == "none"):
+    def _chosen(self, step: int, store: Store) -> tuple[Tensor, Tensor]:
+        """(U,) unlabeled images of a step, and which of them are clean copies: a pure function of the step."""
+        key = (*self.key, "unlabeled")
+        if self.once is None:
+            chosen = indices(step, self.unlabeled_batch, len(store), *key)
+            return chosen, torch.zeros_like(chosen, dtype=torch.bool)
+        image, clean = self.once
+        place = indices(step, self.unlabeled_batch, len(image), *key)
+        return image[place], clean[place]
+
+    def _view(self, weak: Tensor, name: str, generator: torch.Generator, clean: Tensor) -> Tensor:
+        colors = self.drawing.colors if name == "train" else None
+        if name == "weak" or (name == "train" and self.augment == "none" and colors is None):
             return weak
-        return views.photometric(weak, views.VIEWS[name], generator)
+        view = views.photometric(weak, colors or views.VIEWS[name], generator)
+        if name == "train" and self.drawing.clean:
+            view = torch.where(clean.view(-1, 1, 1, 1).to(weak.device), weak, view)
+        return view
 
     def _planes(self, store: Store, crop: views.Crop) -> Planes | None:
         if self.planes is None:

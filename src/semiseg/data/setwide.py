@@ -107,6 +107,9 @@ def numbers(index: Index, members: int | None) -> list[Problem]:
     if index.val_source == "carved":
         found = f"has no val set: {len(index.val)} of {labeled + len(index.val)} labeled images were set aside as val"
         problems.append(Problem("D30", where, found, "add val/ for a val set of your own", level="note"))
+    elif index.val_source == "folds":
+        found = "has no val set: each member is scored on its fold of the labels, which it does not learn from"
+        problems.append(Problem("D30", where, found, "add val/ for a val set of your own", level="note"))
     elif labeled and not index.val:
         found = f"has {labeled} labeled image{'s' * (labeled > 1)} and no val set: too few to set some aside, "
         found += "so the last weights are taken and no score is known"

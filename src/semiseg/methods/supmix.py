@@ -144,13 +144,13 @@ class SupMix(Method):
         self.teacher.update(self.student)
 
     def groups(self) -> list[dict[str, Any]]:
-        """The student, and the discriminator at a tenth of the learning rate."""
-        trained = [p for p in self.student.parameters() if p.requires_grad]
-        groups = [{"params": trained, "lr_scale": 1.0, "name": "student"}]
-        if self.adversarial > 0:
-            judge = list(self.discriminator.parameters())
-            groups.append({"params": judge, "lr_scale": 0.1, "name": "discriminator"})
-        return groups
+        """As everywhere, and the discriminator at a tenth of the learning rate."""
+        if self.adversarial == 0:
+            return super().groups()
+        judge = list(self.discriminator.parameters())
+        known = {id(p) for p in judge}
+        others = [{**g, "params": [p for p in g["params"] if id(p) not in known]} for g in super().groups()]
+        return [*others, {"params": judge, "lr_scale": 0.1, "name": "discriminator"}]
 
 
 class SUFD(SupMix):

@@ -10,7 +10,14 @@ if TYPE_CHECKING:
 
 PROGRAMS = {
     "im": "semiseg.programs.im:IM",
+    "im_plus": "semiseg.programs.im_plus:IMPlus",
+    "im_plusplus": "semiseg.programs.im_plus:IMPlusPlus",
+    "aim_plus": "semiseg.programs.aim:AIMPlus",
+    "aim_plusplus": "semiseg.programs.aim:AIMPlusPlus",
     "ensemble": "semiseg.programs.ensemble:Ensemble",
+    "input_ensemble": "semiseg.programs.input_ensemble:InputEnsemble",
+    "noisy_student": "semiseg.programs.noisy_student:NoisyStudent",
+    "evalnet": "semiseg.programs.evalnet:EvalNetProgram",
     "committee": "semiseg.programs.committee:Committee",
 }
 

@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-from torch import nn
+from dataclasses import replace
+from typing import Any
 
+from torch import Tensor, nn
+
+from semiseg import storage
 from semiseg.errors import DATA, USAGE, Problem, Refusal
 from semiseg.inconsistency import InconsistencyMask
 from semiseg.methods.base import Refiner
 from semiseg.programs.base import Outcome, Program, baseline
-from semiseg.programs.consensus import Rule, consensus, on_device
+from semiseg.programs.consensus import Rule, Stored, consensus, on_device
+from semiseg.programs.diagnostics import class_shares, collapse, quality
+from semiseg.programs.given import given_consensus, ready
 from semiseg.programs.session import Member, Session
+
+FIRST = "generation-1/consensus"  # the opinion of generation 0, or of a given committee in its place
 
 
 class Generations(Program):
     """members: models of generation 0. generations: how often students are taught. students: models of the last one.
 
+    members_by: what sets members apart. seed: initialisation and order. folds: each learns from all labels but its own
+    fold of them. bootstrap: from labels drawn with replacement. snapshots: one model at several moments of its training.
+    networks: a name per member, with commas. A committee given by --committee takes the place of generation 0's.
     Subclasses say what the committee's opinions become (`rule`) and what students make of it (`refiner`).
     """
 
-    def __init__(self, *, members: int = 3, generations: int = 1, students: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        members: int = 3,
+        generations: int = 1,
+        students: int = 1,
+        members_by: str = "seed",
+        networks: str = "",
+    ) -> None:
         if members < 2:
             expected = "at least 2: one model cannot disagree with itself"
             raise Refusal(Problem("C02", f"{self.name}.members", f"is {members}", expected=expected), USAGE)
         if generations < 1 or students < 1:
             found = f"is {generations} with {students} students"
             raise Refusal(Problem("C02", f"{self.name}.generations", found, expected="at least 1 of both"), USAGE)
-        self.members, self.generations, self.students = members, generations, students
+        self.generations, self.students = generations, students
+        self.unlike(members, members_by, networks)
 
     @property
     def models(self) -> int:
-        """Every generation but the last has `members` of them."""
-        return self.members * self.generations + self.students
+        """Every generation but the last has `members` of them; snapshots are of one."""
+        return (1 if self.members_by == "snapshots" else self.members) * self.generations + self.students
 
     def rule(self) -> Rule:
         """How opinions become planes."""
@@ -40,6 +60,17 @@ class Generations(Program):
         """How planes enter a student's step."""
         return InconsistencyMask()
 
+    def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:
+        """What the committee says about every unlabeled image, stored in `folder` of the run."""
+        if folder == FIRST and session.data.config.committee:
+            return given_consensus(session, folder, self.rule())
+        networks: list[nn.Module] = [session.load(m) for m in committee]
+        return consensus(session, networks, folder, self.rule())
+
+    def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
+        """What students of a generation are trained with: a session with its data and configuration, and planes."""
+        return session, on_device(stored.planes, session.data.unlabeled)
+
     def run(self, session: Session) -> Outcome:
         """Generation 0, then consensus and students for every further one."""
         data = session.data
@@ -47,61 +78,110 @@ class Generations(Program):
             fix = "put images without masks into unlabeled/, or train with --method supervised"
             raise Refusal(Problem("D32", data.config.data, "has no unlabeled images", fix), DATA)
         refiner = self.refiner(session)
-        base = baseline(session)
-        committee = [session.train(0, i, self._title(0, i, self.members)) for i in range(self.members)]
-        session.add_generation(0, committee, True, "trained on the labels")
-        base = base or (committee[0] if data.config.method == "supervised" else None)
-        self._arms(session, committee, base)
+        committee, base = self._first(session)
         model, why, folder = session.best(committee), "generation 0 is the best on val", ""
         ensemble = committee
         for generation in range(1, self.generations + 1):
-            networks: list[nn.Module] = [session.load(m) for m in committee]
             folder = f"generation-{generation}/consensus"
-            stored = consensus(session, networks, folder, self.rule())
-            del networks
+            stored = self.opinion(session, committee, folder)
             session.generations[-1].update(inconsistent_share=stored.share, inconsistent_per_class=stored.per_class)
             self._watch(session, stored.share)
-            planes = on_device(stored.planes, data.unlabeled)
-            count = self.students if generation == self.generations else self.members
-            taught = [
-                session.train(generation, i, self._title(generation, i, count), refine=refiner, planes=planes)
-                for i in range(count)
-            ]
+            _note(session, stored)
+            self._diagnose(session, committee, generation, stored)
+            school, planes = self.lessons(session, generation, stored)
+            taught = self._train(school, generation, refine=refiner, planes=planes)
             best = session.best(taught)
-            promoted, reason = judge(session, model, best)
+            scored = self._scored(session, taught, best)
+            promoted, reason = judge(session, self._scored(session, committee, model), scored)
             session.add_generation(generation, taught, promoted, reason)
-            session.add_arm(f"{self.name}, generation {generation}", best.folder, best.val)
+            session.add_arm(f"{self.name}, generation {generation}", best.folder, scored.val)
             if not promoted:
                 why = f"generation {generation} was not better: {reason}"
                 break
             model, why = best, reason
             ensemble = taught if len(taught) > 1 else ensemble
             committee = taught
-        return Outcome(model, ensemble, why, base, folder)
+        return Outcome(model, ensemble if len(ensemble) > 1 else [model], why, base, folder)
+
+    def _first(self, session: Session) -> tuple[list[Member], Member | None]:
+        """Generation 0 and the labels-only baseline. Beside a given committee the baseline is all that is trained."""
+        config = session.data.config
+        session.share_out(self.members, self.members_by, self.networks)
+        if config.committee and not storage.is_sealed(session.run / FIRST):
+            ready(session, self.rule())  # what is wrong with it is said before anything is trained
+        base = baseline(session)
+        if config.committee:
+            if base is None:
+                base = session.train(0, 0, "labels only", method="supervised", folder="baseline")
+                session.add_arm("labels only", base.folder, base.val)
+            session.add_generation(0, [base], True, f"trained on the labels; the committee is {config.committee}")
+            return [base], base
+        committee = self._train(session, 0)
+        session.add_generation(0, committee, True, "trained on the labels")
+        base = base or (committee[0] if config.method == "supervised" else None)
+        self._arms(session, committee, base)
+        return committee, base
+
+    def _train(self, session: Session, generation: int, **teaching: Any) -> list[Member]:
+        """The models of a generation; the last one is no committee and has `students` of them."""
+        last = generation == self.generations
+        if self.members_by == "snapshots" and not last:
+            return session.snapshots(generation, self.members, self._title(generation, 0, 1), **teaching)
+        count = self.students if last else self.members
+        return [session.train(generation, i, self._title(generation, i, count), **teaching) for i in range(count)]
 
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
         method = session.data.config.method
-        if base is committee[0]:
-            session.add_arm("labels only", committee[0].folder, committee[0].val)
-        else:
-            session.add_arm(method, committee[0].folder, committee[0].val)
+        name = "labels only" if base is committee[0] else method
+        session.add_arm(name, committee[0].folder, self._scored(session, committee, committee[0]).val)
         best = session.best(committee)
         if session.selectable():
             session.add_arm(f"best of {len(committee)} on val", best.folder, best.val)
-        if len(session.data.val):
+        if session.folded:
+            session.generations[0]["out_of_fold"] = session.out_of_fold(committee)
+        elif len(session.data.val):
             average = session.evaluate(*[session.load(m) for m in committee])
             session.add_arm(f"average of {len(committee)} at prediction", "", average)
 
+    def _scored(self, session: Session, group: list[Member], member: Member) -> Member:
+        """The member with the score that is compared. With folds it is pooled over those that all generations have."""
+        if not session.folded:
+            return member
+        config = session.data.config
+        alone = config.method != "supervised" or config.committee  # beside a labels-only baseline on fold 0
+        both = 1 if alone else min(self.members, self.students)
+        return replace(member, result={**member.result, "val": session.out_of_fold(group[:both])})
+
+    def _diagnose(self, session: Session, committee: list[Member], generation: int, stored: Stored) -> None:
+        """What is left of each class, and whether disagreement finds errors, where the truth is known."""
+        data, row = session.data, session.generations[-1]
+        kept = class_shares(*stored.planes, data.task)
+        assert data.labeled.labels is not None
+        known = class_shares(data.labeled.labels, None, data.task)
+        row.update(kept_per_class=kept, labeled_per_class=known)
+        session.warnings += collapse(kept, known)
+        given = generation == 1 and data.config.committee
+        if len(committee) > 1 and not given:
+            row["quality"] = quality(session, [session.load(m) for m in committee], self.rule(), generation)
+
     def _watch(self, session: Session, share: float) -> None:
+        said = session.warnings
         if share > 0.5:
-            session.warnings.append(
-                f"The committee disagrees on {share:.0%} of the pixels: its members are hardly trained."
-            )
+            said.append(f"The committee disagrees on {share:.0%} of the pixels: its members are hardly trained.")
         if share == 0:
-            session.warnings.append("The committee never disagrees: the inconsistency mask is empty.")
+            said.append("The committee never disagrees: the inconsistency mask is empty.")
 
     def _title(self, generation: int, index: int, count: int) -> str:
         return f"{self.name} · generation {generation} · {index + 1}/{count}"
+
+
+def _note(session: Session, stored: Stored) -> None:
+    """What a consensus cannot teach."""
+    if everywhere := sum(r["inconsistent_share"] == 1 for r in stored.rows):
+        said = f"Images that are inconsistent everywhere teach nothing: {everywhere} of {len(stored.rows)}."
+        session.warnings.append(said)
+    if absent := [name for name, value in stored.per_class.items() if value is None]:
+        session.warnings.append(f"No member of the committee predicts {', '.join(absent)} in any unlabeled image.")
 
 
 def judge(session: Session, model: Member, candidate: Member) -> tuple[bool, str]:

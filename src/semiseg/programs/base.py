@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from semiseg.programs.members import check_ways
 from semiseg.programs.session import Member, Session
 
 
@@ -23,6 +24,20 @@ class Program:
     """Subclass with keyword-only arguments (the configuration) and `run`."""
 
     name = ""
+    members = 1
+    members_by = "seed"
+    networks: tuple[str, ...] = ()
+
+    def unlike(self, members: int, members_by: str, networks: str) -> None:
+        """Take over what sets the members apart. Refuses (exit 2) what no committee can be made of."""
+        self.members, self.members_by = members, members_by
+        self.networks = tuple(name.strip() for name in networks.split(",") if name.strip())
+        check_ways(self.name, members, members_by, self.networks)
+
+    @property
+    def folds(self) -> int:
+        """Parts that the labels are divided into; 0 = none."""
+        return self.members if self.members_by == "folds" else 0
 
     @property
     def models(self) -> int:

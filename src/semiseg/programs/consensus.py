@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from semiseg import storage
+from semiseg.batch import IGNORE
 from semiseg.data.cache import Store
-from semiseg.inconsistency import inconsistency_mask
+from semiseg.inconsistency import Consensus, inconsistency_mask
 from semiseg.programs.session import Session
 from semiseg.training.evaluate import batches, images
 from semiseg.training.inference import tiled
+
+Ask = Callable[[list[int]], tuple[Tensor, Tensor | None]]
 
 
 @dataclass
@@ -44,15 +47,25 @@ class Rule:
 
 def consensus(session: Session, networks: Sequence[nn.Module], folder: str, rule: Rule) -> Stored:
     """Ask the committee about every unlabeled image (or find the answer stored) in `folder` of the run."""
+    data = session.data
+
+    def ask(chosen: list[int]) -> tuple[Tensor, Tensor | None]:
+        return opinions(networks, data.task, images(data.unlabeled, chosen, data.units), rule.mean)
+
+    return consensus_by(session, ask, len(networks), folder, rule)
+
+
+def consensus_by(session: Session, ask: Ask, members: int, folder: str, rule: Rule) -> Stored:
+    """`consensus` of whoever answers `ask(rows of the unlabeled store)` with labels (M,B,…), 255 = no opinion."""
     path, store = session.run / folder, session.data.unlabeled
     if not storage.is_sealed(path):
         with session.log.timed("consensus"), session.log.bar("consensus", len(store)) as bar:
             session.log.event("consensus", folder=folder)
-            _write(session, networks, path, rule, bar)
+            _write(session, ask, members, path, rule, bar)
     return load(path)
 
 
-def _write(session: Session, networks: Sequence[nn.Module], path: Path, rule: Rule, bar: Any) -> None:
+def _write(session: Session, ask: Ask, members: int, path: Path, rule: Rule, bar: Any) -> None:
     data, task = session.data, session.data.task
     storage.remove(path)  # what a killed or damaged one left
     path.mkdir(parents=True)
@@ -61,9 +74,8 @@ def _write(session: Session, networks: Sequence[nn.Module], path: Path, rule: Ru
     disputed = torch.zeros(task.channels, dtype=torch.float64)  # of these, inconsistent ones
     with (path / "label.bin").open("wb") as labels, (path / "agree.bin").open("wb") as agrees:
         for chosen in batches(data.unlabeled):
-            votes, mean = opinions(networks, task, images(data.unlabeled, chosen, data.units), rule.mean)
-            made = inconsistency_mask(votes, task, agreement=rule.agreement, reduce=rule.reduce,  # type: ignore[arg-type]
-                                      erode=rule.erode, dilate=rule.dilate)  # fmt: skip
+            votes, mean = ask(chosen)
+            made = agreed(votes, task, rule)
             for k in range(task.channels):
                 some = ((votes[:, :, k] == 1) if task.multilabel else (votes == k)).any(0)
                 claimed[k] += some.sum()
@@ -85,7 +97,17 @@ def _write(session: Session, networks: Sequence[nn.Module], path: Path, rule: Ru
     channels = {"label": task.channels if task.multilabel else 1, "agree": int(made.agree.shape[1])}
     total = sum(r["inconsistent_share"] for r in rows) / max(1, len(rows))
     storage.write_json(path / "consensus.json", {**channels, "share": total, "per_class": per_class})
-    storage.seal(path, {"members": len(networks)})
+    storage.seal(path, {"members": members})
+
+
+def agreed(votes: Tensor, task: Any, rule: Rule) -> Consensus:
+    """`inconsistency_mask`; members that agree on 255, on having no opinion, agree on nothing that could be taught."""
+    made = inconsistency_mask(votes, task, agreement=rule.agreement, reduce=rule.reduce,  # type: ignore[arg-type]
+                              erode=rule.erode, dilate=rule.dilate)  # fmt: skip
+    spoken = made.label != IGNORE if task.multilabel else (made.label != IGNORE).unsqueeze(1)
+    agree = made.agree & (spoken if made.agree.shape == spoken.shape else spoken.all(1, keepdim=True))
+    hidden = ~agree if task.multilabel else ~agree.squeeze(1)
+    return Consensus(made.label.masked_fill(hidden, IGNORE), agree)
 
 
 def opinions(

@@ -18,8 +18,19 @@ class Ensemble(Generations):
 
     name = "ensemble"
 
-    def __init__(self, *, members: int = 3, generations: int = 1, students: int = 1, share: float = 0.0) -> None:
-        super().__init__(members=members, generations=generations, students=students)
+    def __init__(
+        self,
+        *,
+        members: int = 3,
+        generations: int = 1,
+        students: int = 1,
+        share: float = 0.0,
+        members_by: str = "seed",
+        networks: str = "",
+    ) -> None:
+        super().__init__(
+            members=members, generations=generations, students=students, members_by=members_by, networks=networks
+        )
         self.share = share
 
     def rule(self) -> Rule:

@@ -2,22 +2,38 @@
 
 [0] Vorndran and Roeck, arXiv 2401.14387   [1] MichaelVorndran/InconsistencyMasks, ISIC_2018/09_ISIC_2018_IM.py
 Differs from [1]: inconsistent pixels are ignored and the input is left alone by default (preset "paper" blacks the
-input out and teaches background there); labeled and consensus images are drawn 1:1; every model gets the same steps;
-a generation that is not better on val is never promoted.
+input out and teaches background, or a class of its own, there); labeled and consensus images are drawn 1:1 (pooled in
+preset "paper"); every model gets the same steps; a generation that is not better on val is never promoted.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from semiseg.batch import IGNORE
+from semiseg.data.discs import position_discs
+from semiseg.data.sampler import Drawing
 from semiseg.errors import USAGE, Problem, Refusal, nearest
-from semiseg.inconsistency import FILLS, InconsistencyMask
+from semiseg.inconsistency import FILLS, Consensus, InconsistencyMask, foreground_gate
 from semiseg.methods.base import Refiner
 from semiseg.programs._generations import Generations
-from semiseg.programs.consensus import Rule
+from semiseg.programs._lessons import pooled, rows_of, school
+from semiseg.programs._tasks import ExtraClass, Weighted
+from semiseg.programs.base import Outcome
+from semiseg.programs.consensus import Rule, Stored, on_device
 from semiseg.programs.session import Session
 
-PRESETS = ("default", "paper")
-ROUTES = ("offline", "online", "both")
-REDUCES = ("union", "channel")
+PRESETS = {
+    "default": {"fill": "none", "label": "ignore", "gate": "none", "draw": "even"},
+    "paper": {"fill": "zero", "label": "paper", "gate": "paper", "draw": "pool"},
+}
+CHOICES = {
+    "preset": tuple(PRESETS), "route": ("offline", "online", "both"), "reduce": ("union", "channel"),
+    "fill": FILLS, "label": ("ignore", "background", "extra"), "gate": ("none", "foreground"), "draw": ("even", "pool"),
+}  # fmt: skip
 
 
 class IM(Generations):
@@ -25,9 +41,13 @@ class IM(Generations):
 
     route: "offline" the consensus is the target (in `share` of the steps; the method's own belief in the others),
     "online" the method keeps its own target and loses its weight where the committee is inconsistent, "both".
-    share: 0 = all steps for supervised, half of them for other methods. preset: "default" or "paper" (two teachers,
-    input blacked out, inconsistent pixels taught as background). agreement: 0 = unanimity, the definition.
-    fill: none, zero, mean or noise. reduce: union or channel. erode, dilate: side of the mask's morphology, 0 = off.
+    share: 0 = all steps for supervised, half of them for other methods. agreement: 0 = unanimity, the definition.
+    preset: "default" or "paper"; fill, label, gate, draw left empty are the preset's.
+    fill: what students see at inconsistent pixels: none, zero, mean or noise. label: what they learn there: ignore,
+    background, or extra, a class of its own (never predicted). gate: foreground leaves out images without more agreed
+    foreground than doubt. draw: even (1:1 with labeled images) or pool (every image counts as much).
+    reduce: union or channel. erode, dilate: side of the mask's morphology, 0 = off. discs: the label whose objects are
+    redrawn as discs. disc_weight: what that label counts in every loss, 0 = the preset's (1; paper 3).
     """
 
     name = "im"
@@ -41,50 +61,142 @@ class IM(Generations):
         preset: str = "default",
         route: str = "offline",
         share: float = 0.0,
-        fill: str = "none",
-        background: bool = False,
+        fill: str = "",
+        label: str = "",
+        gate: str = "",
+        draw: str = "",
         reduce: str = "union",
         agreement: int = 0,
         erode: int = 0,
         dilate: int = 0,
+        discs: str = "",
+        disc_weight: float = 0.0,
+        members_by: str = "seed",
+        networks: str = "",
     ) -> None:
-        choices = (
-            ("preset", preset, PRESETS),
-            ("route", route, ROUTES),
-            ("fill", fill, FILLS),
-            ("reduce", reduce, REDUCES),
-        )
-        for key, value, options in choices:
-            if value not in options:
-                found = f"is '{value}'. {nearest(value, options)}".strip()
-                raise Refusal(Problem("C02", f"im.{key}", found, expected=" or ".join(options)), USAGE)
+        given = {
+            "preset": preset,
+            "route": route,
+            "reduce": reduce,
+            "fill": fill,
+            "label": label,
+            "gate": gate,
+            "draw": draw,
+        }
+        self._choose(given)
         if not 0 <= share <= 1:
-            raise Refusal(Problem("C02", "im.share", f"is {share}", expected="0 to 1; 0 is the default"), USAGE)
+            raise self._wrong("share", f"is {share}", expected="0 to 1; 0 is the default")
         if agreement and not 2 <= agreement <= members:
-            raise Refusal(Problem("C02", "im.agreement", f"is {agreement}", expected=f"0, or 2 to {members}"), USAGE)
-        if background and route == "online":
-            found = "teaches the committee's label, and route=online never does"
-            raise Refusal(Problem("C02", "im.background", found, "use route=offline or both"), USAGE)
-        if preset == "paper":
-            members = 2 if members == 3 else members
-            fill, background = ("zero" if fill == "none" else fill), True
-        super().__init__(members=members, generations=generations, students=students)
-        self.route, self.share, self.fill, self.background = route, share, fill, background
-        self.reduce, self.agreement, self.erode, self.dilate = reduce, agreement, erode, dilate
+            raise self._wrong("agreement", f"is {agreement}", expected=f"0, or 2 to {members}")
+        if label in ("background", "extra") and route == "online":
+            raise self._wrong("label", "teaches the committee's label, and route=online never does",
+                              "use route=offline or both")  # fmt: skip
+        if disc_weight < 0 or (disc_weight and not discs):
+            raise self._wrong(
+                "disc_weight", f"is {disc_weight} with discs='{discs}'", expected="above 0, with discs=LABEL"
+            )
+        super().__init__(
+            members=members, generations=generations, students=students, members_by=members_by, networks=networks
+        )
+        self.preset, self.route, self.share, self.agreement = preset, route, share, agreement
+        self.reduce, self.erode, self.dilate = reduce, erode, dilate
+        self.discs, self.disc_weight = discs, disc_weight or (3.0 if preset == "paper" else 1.0)
+        chosen = {k: given[k] or v for k, v in PRESETS[preset].items()}
+        self.fill, self.label, self.gate, self.draw = (chosen[k] for k in ("fill", "label", "gate", "draw"))
+
+    def _choose(self, given: dict[str, str]) -> None:
+        for key, value in given.items():
+            if value not in CHOICES[key] and not (key in PRESETS["default"] and value == ""):
+                found = f"is '{value}'. {nearest(value, CHOICES[key])}".strip()
+                raise self._wrong(key, found, expected=" or ".join(CHOICES[key]))
+
+    def _wrong(self, key: str, found: str, fix: str = "", expected: str = "") -> Refusal:
+        return Refusal(Problem("C02", f"{self.name}.{key}", found, fix, expected), USAGE)
 
     def rule(self) -> Rule:
-        """Unanimity unless an ablation says otherwise."""
-        return Rule(False, self.agreement or None, self.reduce, self.erode, self.dilate)
+        """Unanimity unless an ablation says otherwise. Discs are redrawn from what is agreed label by label."""
+        return Rule(False, self.agreement or None, "channel" if self.discs else self.reduce, self.erode, self.dilate)
+
+    def taught(self, session: Session) -> str:
+        """What students learn at inconsistent pixels: ignore, background or extra."""
+        if self.label != "paper":
+            return self.label
+        return "background" if session.data.task.multilabel or session.data.method().uses_unlabeled else "extra"
 
     def refiner(self, session: Session) -> Refiner:
         """The route."""
         supervised = not session.data.method().uses_unlabeled
         if supervised and self.route != "offline":
             found = f"is '{self.route}', but {session.data.config.method} has no belief of its own to refine"
-            raise Refusal(Problem("C02", "im.route", found, "use offline, or another method: fixmatch+im"), USAGE)
-        share = self.share or (1.0 if supervised else 0.5)
-        fill, background = self.fill, self.background
+            raise self._wrong("route", found, "use offline, or another method: fixmatch+im")
+        label = self.taught(session)
+        if label == "extra" and (session.data.task.multilabel or not supervised):
+            found = "is extra, a class beside others, which only supervised students of one class per pixel can learn"
+            raise self._wrong("label", found, "use background or ignore")
         if self.route == "online":
-            return InconsistencyMask(label="own", fill=fill)
-        rest = "own" if self.route == "both" else "none"
-        return InconsistencyMask(label="consensus", fill=fill, share=share, rest=rest, background=background)
+            return InconsistencyMask(label="own", fill=self.fill)
+        return InconsistencyMask(
+            label="consensus", fill=self.fill, share=self.share or (1.0 if supervised else 0.5),
+            rest="own" if self.route == "both" else "none", background=label != "ignore",
+            extra=session.data.task.channels if label == "extra" else 0,
+        )  # fmt: skip
+
+    def run(self, session: Session) -> Outcome:
+        """As `Generations`, after a look at what the arguments mean for these data."""
+        data = session.data
+        if self.discs:
+            self._weigh(session)
+        if self.preset == "paper":
+            wanted = ("mse",) if data.task.multilabel else ("ce",)
+            if data.task.loss not in wanted or data.config.augment != "none":
+                session.warnings.append(f"preset paper is the paper's with loss={wanted[0]} and augment=none; here it is "
+                                        f"loss={data.task.loss}, augment={data.config.augment}.")  # fmt: skip
+        return super().run(session)
+
+    def _weigh(self, session: Session) -> None:
+        data = session.data
+        names = data.task.names
+        if not data.task.multilabel or self.discs not in names:
+            found = f"is '{self.discs}'. {nearest(self.discs, names)}".strip()
+            raise self._wrong("discs", found, expected=f"a label of overlapping ones: {', '.join(names)}")
+        if self.disc_weight != 1:
+            weights = [self.disc_weight if n == self.discs else 1.0 for n in names]
+            # the loss's name is part of a member's fingerprint: no other run may take this one over
+            config = replace(data.config, loss=f"{data.config.loss}, {self.discs} x{self.disc_weight:g}")
+            session.data = replace(data, task=Weighted(names, data.task.loss, weights), config=config)
+
+    def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
+        """Students see what the gate lets through, drawn as `draw` says."""
+        planes = on_device(stored.planes, session.data.unlabeled)
+        planes = self._redrawn(session, planes) if self.discs else planes
+        drawing = self.drawing(session, generation, stored)
+        made = pooled(session, drawing) if self.draw == "pool" else school(session, drawing)
+        if self.taught(session) == "extra":
+            task = session.data.task
+            made = replace(made, data=replace(made.data, task=ExtraClass(task.names, task.loss)))
+        return made, planes
+
+    def drawing(self, session: Session, generation: int, stored: Stored) -> Drawing:
+        """How students draw: each image that passes the gate once."""
+        kind = session.data.classes.kind
+        if self.gate == "none" or (self.gate == "paper" and kind != "binary"):
+            return Drawing()
+        passed = [bool(foreground_gate(self._consensus(session, stored.planes, i))) for i in range(len(stored.rows))]
+        if not any(passed):
+            session.warnings.append(f"The gate lets no image of generation {generation} through and was left open.")
+            return Drawing()
+        return Drawing(torch.tensor(passed, dtype=torch.int64))
+
+    def _consensus(self, session: Session, planes: tuple[Tensor, Tensor], i: int) -> Consensus:
+        label, agree = (rows_of(session, p, i) for p in planes)
+        return Consensus(label.unsqueeze(0) if session.data.task.multilabel else label, agree.unsqueeze(0) == 1)
+
+    def _redrawn(self, session: Session, planes: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The position label as discs; then what is disputed is blocked, over all labels with reduce=union."""
+        label, agree = planes[0].clone(), planes[1]
+        k = session.data.task.names.index(self.discs)
+        for i in range(len(session.data.unlabeled)):
+            plane = rows_of(session, label, i)[k]
+            plane.copy_(position_discs(plane == 1))
+        agree = agree.amin(1, keepdim=True) if self.reduce == "union" else agree
+        return label.masked_fill_(agree == 0, IGNORE), agree

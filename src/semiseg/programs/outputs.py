@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from semiseg import storage
 from semiseg.data.classes import ClassMap
 from semiseg.inconsistency import inconsistency_mask
 from semiseg.programs.base import Outcome
-from semiseg.programs.consensus import opinions
+from semiseg.programs.consensus import load, opinions
 from semiseg.programs.session import Session
 from semiseg.report.pictures import Sample, write_samples
 from semiseg.training.evaluate import batches, images
@@ -27,29 +28,40 @@ PICTURES = 8
 def label_next(session: Session, outcome: Outcome) -> list[dict[str, Any]]:
     """Rank the unlabeled images by how much the committee disagrees (a single model: by its doubt), most first.
 
-    Writes label_next.csv: rank, image, path, score, inconsistent_share. score: the inconsistent share of the pixels; for
-    a single model the mean of 1 - confidence.
+    score: the inconsistent share of the pixels, for a given committee what was stored of it; for a single model the mean
+    of 1 - confidence. Writes label_next.csv as `write_ranking`.
     """
-    data = session.data
-    networks = [session.load(m) for m in outcome.committee]
-    paths = {item.name: item.image for item in data.checked.index.unlabeled}
+    data, given = session.data, session.data.config.committee
+    paths = {item.name: str(item.image) for item in data.checked.index.unlabeled}
+    stored = {r["image"]: r["inconsistent_share"] for r in load(session.run / outcome.consensus).rows} if given else {}
+    networks = [] if given else [session.load(m) for m in outcome.committee]
     rows: list[dict[str, Any]] = []
     with session.log.bar("what to label next", len(data.unlabeled)) as bar:
         for chosen in batches(data.unlabeled):
-            scores = _scores(networks, data.task, images(data.unlabeled, chosen, data.units))
-            rows += [{"image": data.unlabeled.names[i], "score": float(s)} for i, s in zip(chosen, scores, strict=True)]
+            names = [data.unlabeled.names[i] for i in chosen]
+            if given:
+                scores = [stored[name] for name in names]
+            else:
+                scores = _scores(networks, data.task, images(data.unlabeled, chosen, data.units)).tolist()
+            rows += [{"image": n, "path": paths.get(n, ""), "score": s} for n, s in zip(names, scores, strict=True)]
             bar(len(rows))
-    rows.sort(key=lambda r: (-r["score"], r["image"]))
-    committee = len(networks) > 1
+    return write_ranking(session.run / "label_next.csv", rows, bool(given) or len(networks) > 1)
+
+
+def write_ranking(path: Path, rows: list[dict[str, Any]], committee: bool = True) -> list[dict[str, Any]]:
+    """Sort rows with image, path and score by score, most first, and write them with their rank.
+
+    Columns: rank, image, path, score, inconsistent_share. committee: the score is that share.
+    """
+    rows = sorted(rows, key=lambda r: (-r["score"], r["image"]))
     for rank, row in enumerate(rows, 1):
-        share = f"{row['score']:.6f}" if committee else ""
-        row.update(rank=rank, path=str(paths.get(row["image"], "")), inconsistent_share=share)
+        row.update(rank=rank, inconsistent_share=f"{row['score']:.6f}" if committee else "")
     text = io.StringIO()
     fields = ["rank", "image", "path", "score", "inconsistent_share"]
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer = csv.DictWriter(text, fields, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows({**r, "score": f"{r['score']:.6f}"} for r in rows)
-    storage.write_text(session.run / "label_next.csv", text.getvalue())
+    storage.write_text(path, text.getvalue())
     return rows
 
 
@@ -123,7 +135,8 @@ def summary(session: Session, outcome: Outcome, command: str, wall: float) -> di
 
     return {
         "name": config.name, "method": config.method, "program": config.program or None,
-        "kind": data.classes.kind, "classes": list(data.classes.names), "network": config.network,
+        "kind": data.classes.kind, "classes": list(data.classes.names),
+        "network": model.result.get("network", config.network),
         "parameters": model.result["parameters"], "counts": data.spec()["counts"],
         "val_source": data.spec()["val_source"], "steps": config.steps, "size": config.size, "batch": config.batch,
         "seed": config.seed, "command": command, "arms": session.arms, "generations": session.generations,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from semiseg import storage
+from semiseg.data.cache import Store
+from semiseg.errors import USAGE, Problem, Refusal
 from semiseg.methods.base import Refiner
+from semiseg.programs.members import Share, shares
 from semiseg.training.evaluate import evaluate
 from semiseg.training.logs import Log
 from semiseg.training.loop import SELECTABLE, Job, fit
@@ -46,6 +51,17 @@ class Session:
     arms: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
+    shares: list[Share] = field(default_factory=list)
+
+    def share_out(self, members: int, way: str, networks: Sequence[str]) -> None:
+        """Settle what sets the members apart: member i of every generation, and the baseline beside member 0."""
+        data = self.data
+        self.shares = shares(members, way, networks, data.labeled.names, data.checked.digests, data.config.seed,
+                             len(data.val) >= SELECTABLE)  # fmt: skip
+
+    def share(self, index: int) -> Share:
+        """What member `index` of any generation is trained with."""
+        return self.shares[index % len(self.shares)] if self.shares else Share()
 
     def train(
         self,
@@ -57,9 +73,12 @@ class Session:
         folder: str = "",
         refine: Refiner | None = None,
         planes: tuple[Tensor, Tensor] | None = None,
+        moments: tuple[int, ...] = (),
     ) -> Member:
         """Train one member (or find it finished). Members of one index see the same labeled stream in every generation."""
-        data, config = self.data, self.data.config
+        share = self.share(index)
+        data = self.data.with_network(share.network)
+        config = data.config
         name = folder or f"generation-{generation}/member-{index}"
 
         def build() -> Any:
@@ -69,34 +88,79 @@ class Session:
             return made
 
         cls = type(build())
-        feed = data.feed((config.seed, index), unlabeled=cls.uses_unlabeled or planes is not None, planes=planes)
+        feed = data.feed((config.seed, index), unlabeled=cls.uses_unlabeled or planes is not None, planes=planes,
+                         rows=share.labeled)  # fmt: skip
         if cls.uses_unlabeled and not feed.drawn:
             raise _needs_unlabeled(config.method, config.data)
         key = (config.seed, generation, index)
-        shape = config.shape(key, method or config.method, data.checked.hash) if planes is None else ""
-        job = Job(self.run / name, key, title, config, feed, build, self.evaluate if len(data.val) else None,
-                  len(data.val), self.log, shape, tuple(Path(run) / name for run in config.sources()))  # fmt: skip
+        alone = planes is None and not moments  # a taken over member would bring no snapshots
+        shape = config.shape((*key, *share.key), method or config.method, data.checked.hash) if alone else ""
+        store = self.scored_on(index)
+        job = Job(self.run / name, key, title, config, feed, build, partial(self._score, store) if len(store) else None,
+                  0 if share.held else len(store), self.log, shape,
+                  tuple(Path(run) / name for run in config.sources()), moments)  # fmt: skip
         with self.log.timed("train"):
             member = Member(name, generation, fit(job))
         self.members.append(member)
         return member
 
+    def snapshots(
+        self,
+        generation: int,
+        count: int,
+        title: str,
+        *,
+        refine: Refiner | None = None,
+        planes: tuple[Tensor, Tensor] | None = None,
+    ) -> list[Member]:
+        """A committee from one training: its end first, then what it was at equal distances over its second half."""
+        steps = self.data.config.steps
+        if steps < 2 * count:
+            found = f"is {steps}, too few for {count} snapshots over the second half"
+            raise Refusal(Problem("C06", "--steps", found, f"use {2 * count} or more"), USAGE)
+        moments = tuple(round(steps * (count + i) / (2 * count)) for i in range(1, count))
+        end = self.train(generation, 0, title, refine=refine, planes=planes, moments=moments)
+        folders = [f"{end.folder}/snapshot-{i}" for i in range(count - 1)]
+        return [
+            end,
+            *(Member(f, generation, storage.read_json(self.run / f / "final" / "result.json")) for f in folders),
+        ]
+
+    def scored_on(self, index: int) -> Store:
+        """What member `index` is scored on: val, or its fold of the labels where val is too small to choose by."""
+        held = self.share(index).held
+        return self.data.labeled.take(held) if held else self.data.val
+
+    def _score(self, store: Store, *networks: nn.Module) -> dict[str, Any]:
+        return evaluate(networks, self.data.task, store, self.data.units)
+
     def evaluate(self, *networks: nn.Module) -> dict[str, Any]:
         """METRICS on val of one network, or of the average of several."""
-        return evaluate(networks, self.data.task, self.data.val, self.data.units)
+        return self._score(self.data.val, *networks)
+
+    @property
+    def folded(self) -> bool:
+        """Each member is scored on its own fold: scores of two members of one committee are of different images."""
+        return any(s.held for s in self.shares)
+
+    def out_of_fold(self, members: Sequence[Member]) -> dict[str, Any]:
+        """METRICS pooled over the folds of members 0, 1, …: each labeled image scored by the one that did not see it."""
+        metrics = self.data.task.metrics()
+        for index, member in enumerate(members[: len(self.shares)]):
+            evaluate([self.load(member)], self.data.task, self.scored_on(index), self.data.units, metrics)
+        return metrics.compute()
 
     def load(self, member: Member) -> nn.Module:
         """A trained member's network, in eval mode."""
-        config = self.data.config
-        weights, config.weights = config.weights, ""  # the architecture only; trained weights follow
-        network = self.data.make()
-        config.weights = weights
+        data = self.data.with_network(member.result.get("network", ""))
+        bare = replace(data, config=replace(data.config, weights="", freeze=False))  # trained weights follow
+        network = bare.make()
         network.load_state_dict(storage.read_tensors(self.run / member.folder / "final" / "weights.safetensors"))
         return network.to(self.data.labeled.pixels.device).eval()
 
     def selectable(self) -> bool:
-        """May val choose between models? Below 20 images no single score selects anything."""
-        return len(self.data.val) >= SELECTABLE
+        """May val choose between models? Below 20 images, or on different ones, no single score selects anything."""
+        return len(self.data.val) >= SELECTABLE and not self.folded
 
     def best(self, members: list[Member]) -> Member:
         """The best on val where val can tell; the first otherwise."""

@@ -21,6 +21,8 @@ from semiseg.errors import BUSY, CHECKPOINT, USAGE, Problem, Refusal
 from semiseg.methods import arguments, method_class
 from semiseg.networks import build
 from semiseg.programs import PROGRAMS, outputs, program_class
+from semiseg.programs._generations import Generations
+from semiseg.programs.given import named, split
 from semiseg.programs.session import Session
 from semiseg.report import write_report
 from semiseg.training.config import RESOLVED, Config, Settings, differences, read_recipe, split_name
@@ -120,7 +122,8 @@ def train(
 def _run(run: Path, config: Config, record: dict[str, Any], log: Log, command: str, begin: float) -> dict[str, Any]:
     log.say(f"Training {config.name} on {config.data} into {run}.")
     log.event("start", pid=os.getpid(), command=command, resumed=bool(record))
-    checked = look(config, log)
+    program = program_class(config.program)(**config.program_args)
+    checked = look(config, log, program.folds)
     if record and record["data"]["hash"] != checked.hash:
         fix = "restore the data, or start another run with another --out"
         raise Refusal(Problem("S09", config.data, f"changed since {run} was started", fix), CHECKPOINT)
@@ -133,7 +136,10 @@ def _run(run: Path, config: Config, record: dict[str, Any], log: Log, command: s
     data = prepare(config, checked, run / "cache", log)
     storage.write_json(run / "run.json", {**about, "config": data.config.to_json(), "data": data.spec()})
     session = Session(run, data, log)
-    outcome = program_class(config.program)(**config.program_args).run(session)
+    if said := data.method().caveat():
+        log.say(f"Note: {said}.")
+        session.warnings.append(f"{said}.")
+    outcome = program.run(session)
     log.event("report")
     with log.timed("report"):
         ranking = outputs.label_next(session, outcome) if len(data.unlabeled) else []
@@ -175,8 +181,14 @@ def _explicit(saved: Mapping[str, Any], config: Config) -> dict[str, Any]:
 
 def _check_program(config: Config) -> None:
     """What a program, a network's name or its weights refuse is refused before anything is read."""
-    program_class(config.program)(**config.program_args)
-    build(config.network, 3, 2, pretrained=config.weights or None)
+    program = program_class(config.program)(**config.program_args)
+    if config.committee and not isinstance(program, Generations):
+        found, fix = f"gives a committee, and {config.name} learns from none", "use --method im, or METHOD+im"
+        raise Refusal(Problem("C11", "--committee", found, fix), USAGE)
+    if config.committee:
+        named(split(config.committee))
+    for network in dict.fromkeys((config.network, *program.networks)):
+        build(network, 3, 2, pretrained=config.weights or None)
 
 
 def machine() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from semiseg.report import charts
 from semiseg.report.gallery import class_colors, swatch, thumbnail
 from semiseg.report.load import Facts, mapping
-from semiseg.report.markup import count, esc, name, note, number, percent, plural, score, section
+from semiseg.report.markup import count, esc, name, note, number, percent, plural, score, section, table
 from semiseg.report.used import run_name
 
 TOP = 12
@@ -46,7 +46,41 @@ def inconsistency(facts: Facts) -> str:
     told = ", ".join(f"generation {esc(g)}: {percent(s)}" for g, s in found if s is not None)
     said = note(f"Inconsistent pixels of all unlabeled images: {told}.") if told else ""
     charted = f'<div class="charts">{"".join(drawn)}</div>'
-    return section("inconsistency", "Where the committee disagrees", said, charted)
+    return section("inconsistency", "Where the committee disagrees", said, charted, _quality(facts), _kept(facts))
+
+
+def _quality(facts: Facts) -> str:
+    """Does disagreement find errors? Per generation and split with a known truth."""
+    rows = []
+    for generation in facts.generations:
+        for split, rates in mapping(generation.get("quality")).items():
+            values = [percent(number(mapping(rates).get(key))) for key in ("recall", "precision", "agreed_wrong")]
+            share = percent(number(mapping(rates).get("inconsistent_share")))
+            rows.append([esc(generation.get("generation", "?")), esc(split), share, *values])
+    if not rows:
+        return ""
+    head = ["Generation", "Split", "Inconsistent", "Errors found", "Found rightly", "Wrong where agreed"]
+    said = note(
+        "Where the truth is known. Errors found: of the pixels that the committee's mean gets wrong, the inconsistent "
+        "ones. Found rightly: of the inconsistent pixels, the wrong ones."
+    )
+    return "<h3>Does disagreement find the errors?</h3>\n" + table(head, rows, "Quality of the mask") + said
+
+
+def _kept(facts: Facts) -> str:
+    """What is left to learn from, per class, beside what the labels say."""
+    latest = next((g for g in reversed(facts.generations) if mapping(g.get("kept_per_class"))), None)
+    if latest is None:
+        return ""
+    kept, labeled = mapping(latest.get("kept_per_class")), mapping(latest.get("labeled_per_class"))
+    colors = class_colors(facts)
+    rows = [
+        [f'<span class="class">{swatch(colors.get(n))}{name(n)}</span>', percent(labeled.get(n)), percent(share)]
+        for n, share in kept.items()
+    ]
+    head = ["Class", "Of the labeled pixels", "Of the agreed pixels"]
+    said = note("A class with far less here than among the labels is one that students will forget.")
+    return "<h3>What is left to learn from</h3>\n" + table(head, rows, "Classes kept", tall=True) + said
 
 
 def _classes(facts: Facts) -> str:

@@ -31,7 +31,8 @@ STAGES = {
     "report": "this report",
     "training_all_tries": "training, all tries",
 }
-VAL = {"given": "given as a folder or list", "carved": "carved from the labeled images", "none": "none"}
+VAL = {"given": "given as a folder or list", "carved": "carved from the labeled images",
+       "folds": "each member’s fold of the labeled images", "none": "none"}  # fmt: skip
 
 
 def data_name(facts: Facts) -> str:

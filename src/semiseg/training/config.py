@@ -15,7 +15,7 @@ import yaml
 
 from semiseg.errors import USAGE, Problem, Refusal, nearest
 
-FREE = {"out", "workers", "threads", "tensorboard", "device", "data", "reuse", "checkpoint_every"}
+FREE = {"out", "workers", "threads", "tensorboard", "device", "data", "reuse", "checkpoint_every", "diagnose"}
 """Keys that may change when a run is resumed."""
 RESOLVED = {"size", "steps", "batch", "unlabeled_batch", "lr", "eval_every", "checkpoint_every", "threads"}
 """Keys whose 0 means "choose for me"."""
@@ -31,9 +31,11 @@ class Config:
     program: str = ""
     network: str = "unet1x1"
     weights: str = ""  # "", "imagenet", or a path: pretrained encoder
+    freeze: bool = False  # keep the pretrained encoder as it is, its batch normalisation included
     size: int = 0  # side of the training crop, px
     resize: int = 0  # shorter side of larger images, px; 0 = as they are
     steps: int = 0
+    epochs: int = 0  # passes over the unlabeled (labels only: the labeled) images; sets steps where steps is open
     batch: int = 0  # labeled images a step
     unlabeled_batch: int = 0  # unlabeled images a step
     labels: str = "all"  # a number, a share, or all
@@ -41,15 +43,19 @@ class Config:
     augment: str = "default"
     turn: str = "auto"  # right angles and up-down flips: auto (do the masks know up from down?), yes, no
     loss: str = "ce+dice"
+    optimizer: str = "adamw"  # adamw, adam, or sgd with momentum .9
     lr: float = 0.0
-    weight_decay: float = 0.01
+    head_lr: float = 1.0  # multiplies lr for everything that is no encoder
+    weight_decay: float = 0.01  # adamw: apart from the gradient; adam, sgd: added to it (papers take 1e-4 there)
     schedule: str = "cosine"
-    warmup: float = 0.05  # share of the steps
+    lr_warmup: float = 0.05  # share of the steps over which the learning rate rises
     clip: float = 1.0  # norm of the gradient; 0 = off
     average: float = 0.0  # decay of a moving average of the weights that is evaluated instead of them; 0 = off
     precision: str = "32-true"
     seed: int = 0
+    committee: str = ""  # runs, members, .onnx files, folders of masks, with commas: a given committee of generation 0
     reuse: str = ""  # other runs (os.pathsep between): members that the same things shaped are taken over
+    diagnose: bool = False  # open masks of unlabeled images to count errors of pseudo-labels, never to train
     baseline: bool = True  # train the plain supervised model beside every other method
     eval_every: int = 0
     checkpoint_every: int = 0
@@ -76,20 +82,22 @@ class Config:
 
     def shape(self, key: tuple[object, ...], method: str, data: str) -> str:
         """A fingerprint of everything that decides what a member of generation 0 becomes; data: the set's hash."""
-        kept = {k: v for k, v in self.to_json().items() if k not in FREE | {"program", "program_args", "baseline"}}
+        other = FREE | {"program", "program_args", "baseline", "epochs", "committee"}
+        kept = {k: v for k, v in self.to_json().items() if k not in other}
         kept |= {"method": method, "method_args": self.method_args if method == self.method else {}}
         return hashlib.sha256(json.dumps([kept, key, data], sort_keys=True).encode()).hexdigest()
 
 
 RANGES: dict[str, tuple[float, float]] = {
-    "size": (8, 4096), "resize": (8, 16384), "steps": (1, 10**8), "batch": (1, 4096), "unlabeled_batch": (1, 4096),
-    "lr": (1e-8, 10.0), "weight_decay": (0, 10), "warmup": (0, 1), "clip": (0, 1e6), "average": (0, 0.99999),
-    "seed": (0, 2**63 - 1), "eval_every": (1, 10**8), "checkpoint_every": (1, 10**8), "threads": (1, 1024),
-    "workers": (1, 256),
+    "size": (8, 4096), "resize": (8, 16384), "steps": (1, 10**8), "epochs": (1, 10**6), "batch": (1, 4096),
+    "unlabeled_batch": (1, 4096), "lr": (1e-8, 10.0), "head_lr": (1e-3, 1e3), "weight_decay": (0, 10),
+    "lr_warmup": (0, 1), "clip": (0, 1e6), "average": (0, 0.99999), "seed": (0, 2**63 - 1), "eval_every": (1, 10**8),
+    "checkpoint_every": (1, 10**8), "threads": (1, 1024), "workers": (1, 256),
 }  # fmt: skip
 CHOICES = {
-    "augment": ("none", "default"), "turn": ("auto", "yes", "no"), "loss": ("ce", "ce+dice", "mse"),
-    "schedule": ("cosine", "poly", "constant"), "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
+    "augment": ("none", "default"), "turn": ("auto", "yes", "no"), "loss": ("ce", "ce+dice", "mse", "ohem"),
+    "optimizer": ("adamw", "adam", "sgd"), "schedule": ("cosine", "poly", "constant"),
+    "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
 }  # fmt: skip
 
 
@@ -166,6 +174,9 @@ class Settings:
 
     def finish(self) -> Config:
         """The configuration, or a refusal with everything that is wrong."""
+        if self.config.freeze and not self.config.weights:
+            found = "keeps the encoder as it is, but nothing was learned before: there are no weights"
+            self.problems.append(Problem("C06", "freeze", found, "add --weights imagenet, or freeze=no"))
         if self.problems:
             raise Refusal(self.problems, USAGE)
         return self.config
@@ -226,7 +237,10 @@ class _Strict(yaml.SafeLoader):
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The keys of a recipe; nested program settings stay dotted. Refuses (exit 2) what is no plain mapping."""
+    """The keys of a recipe; nested program settings stay dotted. Refuses (exit 2) what is no plain mapping.
+
+    `published`, the paper's numbers and where they stand, is for readers and tables: no setting.
+    """
     try:
         if path.stat().st_size > 1_000_000:
             raise yaml.YAMLError("it is larger than 1 MB")
@@ -241,6 +255,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise Refusal(Problem("C07", str(path), "is no recipe", expected="lines of `key: value`"), USAGE)
     flat: dict[str, Any] = {}
     for key, value in loaded.items():
+        if key == "published":
+            continue
         if isinstance(value, dict):
             flat.update({f"{key}.{k}": v for k, v in value.items()})
         else:
@@ -250,5 +266,6 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Keys whose change forbids resuming, as `key: old → new`."""
+    old = Config().to_json() | dict(old)  # what an older version did not know it did as by default
     keys = sorted((set(old) | set(new)) - FREE)
     return [f"{k}: {old.get(k)!r} → {new.get(k)!r}" for k in keys if old.get(k) != new.get(k)]

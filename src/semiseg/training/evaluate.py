@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from semiseg.data.cache import Store, Units
-from semiseg.task import Task
+from semiseg.task import Metrics, Task
 from semiseg.training.inference import probabilities
 
 BATCH_PIXELS = 512 * 512
@@ -36,12 +36,14 @@ def images(store: Store, chosen: Sequence[int], units: Units) -> Tensor:
 
 
 @torch.inference_mode()
-def evaluate(networks: Sequence[nn.Module], task: Task, store: Store, units: Units) -> dict[str, Any]:
-    """METRICS of the average of one or more networks' probabilities; see `task.Metrics`."""
+def evaluate(
+    networks: Sequence[nn.Module], task: Task, store: Store, units: Units, metrics: Metrics | None = None
+) -> dict[str, Any]:
+    """METRICS of the average of one or more networks' probabilities, added to `metrics`; see `task.Metrics`."""
     training = [net.training for net in networks]
     for net in networks:
         net.eval()
-    metrics = task.metrics()
+    metrics = metrics or task.metrics()
     for chosen in batches(store):
         label = task.label(probabilities(networks, task, images(store, chosen, units)).mean(0))
         for row, i in enumerate(chosen):

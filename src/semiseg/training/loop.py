@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -22,6 +22,7 @@ from semiseg.errors import DIVERGED, USAGE, Problem, Refusal
 from semiseg.methods.base import Method
 from semiseg.training import checkpoint
 from semiseg.training.config import Config
+from semiseg.training.distributed import average_norms, fabric_of
 from semiseg.training.logs import Board, Log
 from semiseg.training.signals import STOP, Stopped
 
@@ -43,11 +44,12 @@ class Job:
     log: Log
     shape: str = ""  # fingerprint of what decides the result; "" when a committee had a hand in it
     reuse: tuple[Path, ...] = ()  # the same member of other runs
+    moments: tuple[int, ...] = ()  # steps after which the weights are kept, as snapshot-0, snapshot-1, …
 
 
 def rate(step: int, config: Config) -> float:
     """The learning rate's factor at a step: linear warm-up, then cosine to 0, poly (power .9) or constant."""
-    warm = int(config.warmup * config.steps)
+    warm = int(config.lr_warmup * config.steps)
     if step < warm:
         return (step + 1) / warm
     t = (step - warm) / max(1, config.steps - warm)
@@ -55,9 +57,12 @@ def rate(step: int, config: Config) -> float:
 
 
 def make_optimizer(method: Method, config: Config) -> torch.optim.Optimizer:
-    """AdamW over the method's groups; each group's lr_scale multiplies the learning rate."""
-    groups = [{"params": g["params"], "lr_scale": g.get("lr_scale", 1.0)} for g in method.groups()]
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
+    """The optimiser over the method's groups; each group's lr_scale, or else head_lr, multiplies the learning rate."""
+    groups = [{"params": g["params"], "lr_scale": g.get("lr_scale", config.head_lr)} for g in method.groups()]
+    shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "foreach": True}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, **shared)
+    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer](groups, **shared)
 
 
 def fit(job: Job) -> dict[str, Any]:
@@ -70,8 +75,7 @@ def fit(job: Job) -> dict[str, Any]:
     if job.shape and any(_take_over(job, theirs / "final", final) for theirs in job.reuse):
         return storage.read_json(final / "result.json")
     torch.manual_seed(seed_of(*job.key, "init"))
-    fabric = Fabric(accelerator="auto" if job.config.device == "auto" else job.config.device, devices=1,
-                    precision=cast(Any, job.config.precision))  # fmt: skip
+    fabric = fabric_of(job.config)
     method = job.build()
     wrapped, optimizer = fabric.setup(method.to(fabric.device), make_optimizer(method, job.config))
     wrapped.mark_forward_method("step")
@@ -155,6 +159,8 @@ class _Run:
                     bar(self.step, f"loss {row['loss']:.3f}" + self.score_note())
                 if job.evaluate and (self.step % config.eval_every == 0 or self.step == config.steps):
                     csv.row(self.validate(job.evaluate))
+                if self.step in job.moments:
+                    self.snapshot(job.folder / f"snapshot-{job.moments.index(self.step)}" / "final")
                 self.seconds += time.monotonic() - start
                 due = self.step % config.checkpoint_every == 0 or bool(STOP.requested)
                 if due and self.step < config.steps:
@@ -187,6 +193,7 @@ class _Run:
             finite = torch.isfinite(losses["loss"])
         self.bad = torch.where(finite, self.bad, self.bad.clamp(max=self.step))
         self.optimizer.step()
+        average_norms(self.method)
         self.method.after_step(clock)
         if self.average is not None:
             self.average.update(self.method.predictor())
@@ -247,24 +254,39 @@ class _Run:
         checkpoint.save(self.job.folder, self.step, self.modules, self.optimizer, state)
         self.job.log.event("checkpoint", title=self.job.title, step=self.step)
 
-    def finish(self, final: Path) -> dict[str, Any]:
-        """Seal the member: the best weights when val can tell, the last otherwise. Checkpoints are then removed."""
+    def snapshot(self, final: Path) -> None:
+        """Keep the weights of this moment, before any checkpoint that goes on from here. What they cost is the member's."""
+        if not storage.is_sealed(final):
+            score = self.job.evaluate(self.predictor()) if self.job.evaluate else None
+            about = {"seconds": 0.0, "images_forwarded": 0, "chosen": "snapshot", "best_step": None}
+            self.seal(final, {**about, "val": score, "val_last": score})
+
+    def seal(self, final: Path, about: dict[str, Any]) -> dict[str, Any]:
+        """Write weights and result.json of the predictor as it is now."""
         network = self.predictor()
-        best = self.best_val is not None and self.job.val_images >= SELECTABLE
-        if best:
-            network.load_state_dict(self.best.restore(network))
         weights = network.state_dict()
-        images = self.method.images_per_step(self.config.batch, self.job.feed.drawn) * self.config.steps
         result = {
-            "title": self.job.title, "steps": self.config.steps, "seconds": round(self.seconds, 3),
-            "images_forwarded": images, "chosen": "best" if best else "last", "best_step": self.best_step if best else None,
-            "val": self.best_val if best else self.last, "val_last": self.last,
+            "title": self.job.title, "steps": self.step, **about, "network": self.config.network,
             "hash": storage.hash_tensors(weights), "parameters": sum(p.numel() for p in network.parameters()),
             "shape": self.job.shape, "first_batch": self.job.feed.first_batch_hash(),
         }  # fmt: skip
         storage.save_folder(
             final, {"weights.safetensors": weights, "result.json": json.dumps(result)}, {"step": self.step}
         )
+        return result
+
+    def finish(self, final: Path) -> dict[str, Any]:
+        """Seal the member: the best weights when val can tell, the last otherwise. Checkpoints are then removed."""
+        network = self.predictor()
+        best = self.best_val is not None and self.job.val_images >= SELECTABLE
+        if best:
+            network.load_state_dict(self.best.restore(network))
+        images = self.method.images_per_step(self.config.batch, self.job.feed.drawn) * self.config.steps
+        result = self.seal(final, {
+            "seconds": round(self.seconds, 3), "images_forwarded": images, "chosen": "best" if best else "last",
+            "best_step": self.best_step if best else None, "val": self.best_val if best else self.last,
+            "val_last": self.last,
+        })  # fmt: skip
         _drop_checkpoints(self.job.folder)
         self.job.log.event("finished", title=self.job.title, hash=result["hash"])
         return result

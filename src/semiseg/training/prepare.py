@@ -39,6 +39,7 @@ class Prepared:
     labeled: Store
     unlabeled: Store
     val: Store
+    truth: Store | None = None  # unlabeled images that have masks after all; opened by --set diagnose=yes alone
 
     def spec(self) -> dict[str, Any]:
         """What run.json says about the data, and what a model needs to predict."""
@@ -58,28 +59,48 @@ class Prepared:
         weights = self.config.weights or None
         own = weights is not None and self.checked.channels == 3  # a pretrained RGB encoder brings its own
         mean, std = (None, None) if own else (self.units.mean, self.units.std)
-        return build(name or self.config.network, self.checked.channels, self.task.channels, mean=mean, std=std,
-                     pretrained=weights, **options)  # fmt: skip
+        net = build(name or self.config.network, self.checked.channels, self.task.channels, mean=mean, std=std,
+                    pretrained=weights, **options)  # fmt: skip
+        return net.freeze() if self.config.freeze else net
 
     def method(self, name: str | None = None) -> Method:
         """A fresh method with the configured arguments (a named other method keeps its defaults)."""
         own = name is None or name == self.config.method
         return method_class(name or self.config.method)(self.make, self.task, **self.config.method_args if own else {})
 
-    def feed(
-        self, key: tuple[object, ...], *, unlabeled: bool, planes: tuple[torch.Tensor, torch.Tensor] | None
-    ) -> Feed:
-        """Batches for one member; the labeled stream depends on `key` alone."""
+    def with_network(self, name: str) -> Prepared:
+        """The same data for another network; a learning rate that was chosen for the configured one is chosen anew."""
+        if name in ("", self.config.network):
+            return self
         c = self.config
-        return Feed(self.units, c.size, c.batch, key, self.labeled, self.unlabeled if unlabeled else None,
+        other = replace(c, network=name)
+        lr = default_rate(other) if c.lr == default_rate(c) else c.lr
+        return replace(self, config=replace(other, lr=lr))
+
+    def feed(
+        self,
+        key: tuple[object, ...],
+        *,
+        unlabeled: bool,
+        planes: tuple[torch.Tensor, torch.Tensor] | None,
+        rows: Sequence[int] | None = None,
+    ) -> Feed:
+        """Batches for one member; the labeled stream depends on `key` and `rows`, the labeled images it may see."""
+        c = self.config
+        labeled = self.labeled if rows is None else self.labeled.take(rows)
+        return Feed(self.units, c.size, c.batch, key, labeled, self.unlabeled if unlabeled else None,
                     c.unlabeled_batch, c.augment, self.turn, planes)  # fmt: skip
 
 
-def look(config: Config, log: Log) -> Checked:
-    """Check the data folder; refuses what `semiseg check` refuses, says aloud what it notes."""
+def look(config: Config, log: Log, folds: int = 0) -> Checked:
+    """Check the data folder; refuses what `semiseg check` refuses, says aloud what it notes.
+
+    folds: members are scored on labels that they did not see, so no val set is carved from the labels.
+    """
     with log.timed("check"), log.bar("reading the folder", 1) as bar:
-        checked = check(Path(config.data), size=None if config.resize else config.size or None, labels=amount(config.labels),
-                        workers=config.workers, progress=lambda done, total: bar(done, total))  # fmt: skip
+        checked = check(Path(config.data), size=None if config.resize else config.size or None,
+                        labels=amount(config.labels), members=folds or None, workers=config.workers,
+                        progress=lambda done, total: bar(done, total))  # fmt: skip
     checked.refuse()
     for line in render(checked.problems, "semiseg check --json"):
         log.say(f"Note: {line}")
@@ -102,6 +123,10 @@ def prepare(config: Config, checked: Checked, folder: Path, log: Log) -> Prepare
     with log.timed("cache"):
         stores = [_store(folder / n, items, c, config, log) for n, items, c in
                   (("labeled", labeled, classes), ("unlabeled", unlabeled, None), ("val", index.val, classes))]  # fmt: skip
+        known = [item for item in unlabeled if item.masks] if config.diagnose else []
+        truth = _store(folder / "truth", known, classes, config, log) if known else None
+    if known:
+        log.say(f"Note: diagnose=yes opens {len(known)} masks of unlabeled images to count errors, never to train.")
     train = [s for s in stores[:2] if len(s)]
     units = cache.measure(train)
     turn = config.turn == "yes" or (config.turn == "auto" and not cache.has_an_up(stores[0]))
@@ -111,7 +136,9 @@ def prepare(config: Config, checked: Checked, folder: Path, log: Log) -> Prepare
         )
         log.say(f"Note: your masks show {said} (--set turn=yes|no overrides).")
     task = make_task(classes.kind, classes.names, config.loss)
-    return Prepared(resolve(config, stores), checked, classes, task, units, turn, *_on_device(stores, config))
+    made = Prepared(resolve(config, stores), checked, classes, task, units, turn, *_on_device(stores, config))
+    made.truth = None if truth is None else truth.to(made.val.pixels.device)
+    return made
 
 
 def _store(folder: Path, items: Sequence[Item], classes: ClassMap | None, config: Config, log: Log) -> Store:
@@ -131,18 +158,30 @@ def _on_device(stores: Sequence[Store], config: Config) -> list[Store]:
     return [s.to("cuda") for s in stores]
 
 
+def default_rate(config: Config) -> float:
+    """The learning rate where none is asked for."""
+    if config.optimizer == "sgd":
+        return 1e-3 if config.weights else 1e-2
+    return 3e-3 if config.network.startswith("unet1x1") else 3e-4 if config.weights else 1e-3
+
+
 def resolve(config: Config, stores: Sequence[Store]) -> Config:
     """Numbers for everything that was left to us. Defaults follow the data, and the network where that is needed."""
     sides = torch.cat([torch.minimum(s.height, s.width) for s in stores if len(s)])
     size = config.size or min(256 if torch.cuda.is_available() else 128, max(32, int(sides.median()) // 32 * 32))
-    steps = config.steps or 2000
     batch = config.batch or 16
-    small = config.network.startswith("unet1x1")
+    drawn = config.unlabeled_batch or batch
+    steps = config.steps or config.epochs * _per_epoch(config, stores, batch, drawn) or 2000
     row = max(1, min(10, steps // 20))
     every = config.checkpoint_every or max(row, steps // 10)
     return replace(
-        config, size=size, steps=steps, batch=batch, unlabeled_batch=config.unlabeled_batch or batch,
-        lr=config.lr or (3e-3 if small else 3e-4 if config.weights else 1e-3),
+        config, size=size, steps=steps, batch=batch, unlabeled_batch=drawn, lr=config.lr or default_rate(config),
         eval_every=config.eval_every or max(1, steps // 10), checkpoint_every=every,
         threads=config.threads or torch.get_num_threads(),
     )  # fmt: skip
+
+
+def _per_epoch(config: Config, stores: Sequence[Store], batch: int, drawn: int) -> int:
+    """Steps in a pass over the unlabeled images, or over the labeled ones when the method or the data has no others."""
+    alone = not len(stores[1]) or not (method_class(config.method).uses_unlabeled or config.program)
+    return max(1, len(stores[0]) // batch if alone else len(stores[1]) // drawn)

@@ -1,0 +1,58 @@
+"""Generations with one teacher: the best member of a generation labels every image for the next one, alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semiseg.errors import USAGE, Problem, Refusal
+from semiseg.inconsistency import InconsistencyMask
+from semiseg.methods.base import Refiner
+from semiseg.programs._generations import FIRST, Generations
+from semiseg.programs.consensus import Rule, Stored, consensus_by, opinions
+from semiseg.programs.session import Member, Session
+from semiseg.training.evaluate import images
+
+
+class OneTeacher(Generations):
+    """Its labels are trusted at every pixel. members: of a generation; the best on val teaches, else the first."""
+
+    def __init__(self, *, members: int, generations: int, students: int, share: float) -> None:
+        if members < 1:
+            raise Refusal(Problem("C02", f"{self.name}.members", f"is {members}", expected="at least 1"), USAGE)
+        if not 0 <= share <= 1:
+            raise Refusal(
+                Problem("C02", f"{self.name}.share", f"is {share}", expected="0 to 1; 0 is the default"), USAGE
+            )
+        super().__init__(members=max(2, members), generations=generations, students=students)
+        self.members, self.share = members, share  # unlike a committee, one teacher is enough
+
+    def refiner(self, session: Session) -> Refiner:
+        """The teacher's labels are the target."""
+        supervised = not session.data.method().uses_unlabeled
+        return InconsistencyMask(label="consensus", share=self.share or (1.0 if supervised else 0.5))
+
+    def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:
+        """One teacher's, unless a committee was given in its place."""
+        if folder == FIRST and session.data.config.committee:
+            return super().opinion(session, committee, folder)
+        return self.ask(session, session.best(committee), folder)
+
+    def ask(self, session: Session, teacher: Member, folder: str) -> Stored:
+        """The teacher's labels of all clean unlabeled images; it agrees with itself."""
+        data, network = session.data, session.load(teacher)
+
+        def twice(chosen: list[int]) -> tuple[Tensor, None]:
+            votes, _ = opinions([network], data.task, images(data.unlabeled, chosen, data.units))
+            return torch.cat([votes, votes]), None
+
+        return consensus_by(session, twice, 1, folder, Rule())
+
+    def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
+        if len(committee) > 1:
+            return super()._arms(session, committee, base)
+        title = "labels only" if base is committee[0] else session.data.config.method
+        session.add_arm(title, committee[0].folder, committee[0].val)
+
+    def _watch(self, session: Session, share: float) -> None:
+        """A teacher does not disagree with itself."""

@@ -1,0 +1,139 @@
+"""EvalNet: a network that judges masks picks, for every unlabeled image, the best member's, and which images to keep.
+
+[0] Vorndran and Roeck, arXiv 2401.14387   [1] MichaelVorndran/InconsistencyMasks, functions.py:5070, 5468
+Differs from [1]: EvalNet learns from val images instead of the teachers' own training images; an image is kept when its
+mask is judged at least as good as members are on val, which needs no full labels; a given threshold is used as it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from semiseg import storage
+from semiseg.data.sampler import Drawing
+from semiseg.errors import USAGE, Problem, Refusal
+from semiseg.inconsistency import InconsistencyMask
+from semiseg.methods.base import Refiner
+from semiseg.programs._generations import Generations
+from semiseg.programs._judge import Judge, judge_of, require_val
+from semiseg.programs._lessons import rows_of, school
+from semiseg.programs.base import Outcome
+from semiseg.programs.consensus import Rule, Stored, consensus_by, load, on_device, opinions
+from semiseg.programs.session import Member, Session
+from semiseg.training.evaluate import images
+
+
+class EvalNetProgram(Generations):
+    """Students learn from the mask that EvalNet judges best, of images whose mask it judges good enough.
+
+    Candidates are the masks of the last generation's members and the one kept so far; images once kept stay kept.
+    threshold: quality in (0, 1] that keeps an image; 0 = the mean quality of generation 0 on val.
+    """
+
+    name = "evalnet"
+
+    def __init__(
+        self,
+        *,
+        members: int = 3,
+        generations: int = 2,
+        students: int = 1,
+        threshold: float = 0.0,
+        share: float = 0.0,
+        members_by: str = "seed",
+        networks: str = "",
+    ) -> None:
+        for key, value in (("threshold", threshold), ("share", share)):
+            if not 0 <= value <= 1:
+                raise Refusal(Problem("C02", f"evalnet.{key}", f"is {value}", expected="0 to 1"), USAGE)
+        super().__init__(
+            members=members, generations=generations, students=students, members_by=members_by, networks=networks
+        )
+        self.threshold, self.share = threshold, share
+
+    def refiner(self, session: Session) -> Refiner:
+        """The chosen masks are the target."""
+        supervised = not session.data.method().uses_unlabeled
+        return InconsistencyMask(label="consensus", share=self.share or (1.0 if supervised else 0.5))
+
+    def run(self, session: Session) -> Outcome:
+        """As `Generations`, where there are val images to learn from."""
+        require_val(session)
+        return super().run(session)
+
+    def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:
+        """The best judged mask of every image as planes, and its quality in quality.csv beside them."""
+        path, table = session.run / folder, session.run / folder.replace("consensus", "quality.csv")
+        if storage.is_sealed(path) and table.is_file():
+            return load(path)
+        storage.remove(path)  # planes without their quality
+        judge = judge_of(session, first_members(session, committee))
+        networks = [session.load(m) for m in committee]
+        before = self._before(session, folder)
+        found: list[float] = []
+
+        def ask(chosen: list[int]) -> tuple[Tensor, None]:
+            image = images(session.data.unlabeled, chosen, session.data.units)
+            votes, _ = opinions(networks, judge.task, image)
+            if before is not None:
+                kept = torch.stack([rows_of(session, before.planes[0], i) for i in chosen]).to(votes.device)
+                votes = torch.cat([votes, (kept if judge.task.multilabel else kept[:, 0]).unsqueeze(0)])
+            best, value = pick(judge, image, votes)
+            found.extend(value.tolist())
+            return torch.stack([best, best]), None
+
+        stored = consensus_by(session, ask, len(networks), folder, Rule())
+        write_quality(session, table, found)
+        return stored
+
+    def _before(self, session: Session, folder: str) -> Stored | None:
+        generation = int(folder.split("/")[0].split("-")[1])
+        return load(session.run / f"generation-{generation - 1}/consensus") if generation > 1 else None
+
+    def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
+        """Students draw the kept images."""
+        value = read_quality(session, generation)
+        least = self.threshold or judge_of(session, first_members(session, [])).typical
+        kept = value >= least
+        if not kept.any():
+            session.warnings.append(
+                f"EvalNet judges no mask of generation {generation} at {least:.2f}: the best is kept."
+            )
+            kept = value >= value.max()
+        return school(session, Drawing(kept.long())), on_device(stored.planes, session.data.unlabeled)
+
+    def _watch(self, session: Session, share: float) -> None:
+        """One mask is chosen for every image: nothing can be inconsistent."""
+
+
+def pick(judge: Judge, image: Tensor, votes: Tensor) -> tuple[Tensor, Tensor]:
+    """Of labels (M,B,…) of images (B,C,h,w), the one judged best for each image: labels (B,…), quality (B,)."""
+    value, best = torch.stack([judge(image, v) for v in votes]).max(0)
+    return votes[best, torch.arange(len(image), device=votes.device)], value
+
+
+def first_members(session: Session, committee: list[Member]) -> list[Member]:
+    """Generation 0 of the run; what EvalNet learns from. A given committee's is the baseline alone."""
+    return (
+        [m for m in session.members if m.generation == 0 and m.folder != "baseline"] or committee or session.members[:1]
+    )
+
+
+def write_quality(session: Session, path: Path, values: list[float]) -> None:
+    """quality.csv: image, quality; in the order of the store."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "quality"])
+    writer.writerows(zip(session.data.unlabeled.names, (f"{v:.6f}" for v in values), strict=True))
+    storage.write_text(path, text.getvalue())
+
+
+def read_quality(session: Session, generation: int) -> Tensor:
+    """(N,) predicted quality of every unlabeled image, as written by `write_quality`."""
+    with (session.run / f"generation-{generation}/quality.csv").open(newline="") as file:
+        return torch.tensor([float(row["quality"]) for row in csv.DictReader(file)])

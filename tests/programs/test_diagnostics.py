@@ -1,0 +1,117 @@
+"""What the inconsistency mask is said to be worth, against counting by hand."""
+
+import csv
+import random
+import shutil
+
+import pytest
+import torch
+
+import tiny
+from semiseg.batch import IGNORE
+from semiseg.programs.consensus import Rule
+from semiseg.programs.diagnostics import COUNTS, Counts, class_shares, collapse, mask_counts, quality
+
+SIZE = 6
+
+
+def drawn(kind, seed):
+    """Label, agreement and truth of two images; the truth ignores some pixels."""
+    g = torch.Generator().manual_seed(seed)
+    task = tiny.task_of(kind)
+    shape = (2, task.channels, SIZE, SIZE) if task.multilabel else (2, SIZE, SIZE)
+    values = 2 if task.multilabel else task.channels
+    label, truth = (torch.randint(values, shape, generator=g) for _ in range(2))
+    truth[torch.rand(shape, generator=g) < 0.2] = IGNORE
+    agree = torch.rand(2, 1, SIZE, SIZE, generator=g) < 0.6
+    return task, label, agree, truth
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_by_hand(kind, seed):
+    task, label, agree, truth = drawn(kind, seed)
+    for i, found in enumerate(mask_counts(task, label, agree, truth)):
+        want = dict.fromkeys(COUNTS, 0)
+        for where in torch.cartesian_prod(*(torch.arange(n) for n in label.shape[1:])).tolist():
+            y, x = where[-2:]
+            said, true = label[i][tuple(where)].item(), truth[i][tuple(where)].item()
+            if true == IGNORE:
+                continue
+            masked = not agree[i, 0, y, x].item()
+            want["pixels"] += 1
+            want["wrong"] += said != true
+            want["inconsistent"] += masked
+            want["caught"] += masked and said != true
+        assert vars(found) == want
+
+
+def test_rates():
+    """100 pixels, 20 wrong, 25 inconsistent, 15 of them wrong: precision 15/25, recall 15/20, 5 of 75 agreed are wrong."""
+    rates = Counts(100, 20, 25, 15).rates()
+    assert rates == {"inconsistent_share": 0.25, "precision": 0.6, "recall": 0.75, "agreed_wrong": 5 / 75}
+    nothing = Counts(0, 0, 0, 0).rates()
+    assert set(nothing.values()) == {None}
+    assert Counts(4, 0, 4, 0).rates() == {"inconsistent_share": 1, "precision": 0, "recall": None, "agreed_wrong": None}
+
+
+def test_class_shares_count_only_what_is_sure(kind, monkeypatch):
+    monkeypatch.setattr("semiseg.programs.diagnostics.CHUNK", 7)  # several chunks
+    task, label, agree, _ = drawn(kind, 5)
+    rows = label.permute(0, 2, 3, 1).reshape(-1, task.channels) if task.multilabel else label.reshape(-1, 1)
+    sure = agree.permute(0, 2, 3, 1).reshape(-1, 1)
+    found = class_shares(rows.to(torch.uint8), sure.to(torch.uint8), task)
+    chosen = [row for row, ok in zip(rows.tolist(), sure.flatten().tolist(), strict=True) if ok]
+    for k, name in enumerate(task.names):
+        hits = sum(row[k] == 1 if task.multilabel else row[0] == k for row in chosen)
+        assert found[name] == pytest.approx(hits / len(chosen))
+    masked = rows.to(torch.uint8).clone()
+    masked[sure.flatten() == 0] = IGNORE
+    assert class_shares(masked, None, task) == found
+    assert set(class_shares(rows.to(torch.uint8), torch.zeros_like(sure), task).values()) == {None}
+
+
+def test_a_class_that_the_consensus_loses_is_named():
+    labeled = {"sky": 0.7, "car": 0.29, "pole": 0.01}
+    assert collapse({"sky": 0.72, "car": 0.275, "pole": 0.005}, labeled) == []
+    (said,) = collapse({"sky": 0.71, "car": 0.29, "pole": 0.0}, labeled)
+    assert "pole (1.0% of the labeled pixels, 0.00% of these)" in said and "car" not in said
+    both = collapse({"sky": 0.999, "car": 0.001, "pole": 0.0}, labeled)
+    assert len(both) == 2 and both[1].endswith("is sky.")
+    assert collapse({"cell": None}, {"cell": 0.1}) == []
+
+
+def test_quality_of_a_committee_on_val_and_where_it_may_look(tmp_path, kind):
+    folder = tiny.write_folder(tmp_path / "data", kind)
+    data = tiny.prepare(folder, tmp_path / "cache")
+    session = tiny.session(tmp_path / "run", data)
+    networks = [data.make().eval() for _ in range(2)]
+    (tmp_path / "run/generation-1").mkdir(parents=True)
+    found = quality(session, networks, Rule(), 1)
+    assert set(found) == {"val"} and 0 <= found["val"]["inconsistent_share"] <= 1
+    path = tmp_path / "run/generation-1/errors.csv"
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["image"] for r in rows] == data.val.names and {r["split"] for r in rows} == {"val"}
+    total = sum((Counts(*(int(r[k]) for k in COUNTS)) for r in rows), Counts(0, 0, 0, 0))
+    assert found["val"] == total.rates() and total.pixels == data.val.labels.numel()
+    assert quality(session, [], Rule(), 1) == found  # stored: nobody is asked again
+
+
+def test_masks_of_unlabeled_images_are_opened_on_request_only(tmp_path):
+    folder = tiny.write_folder(tmp_path / "data", "binary")
+    with_masks = sorted((folder / "images").glob("*"))
+    moved = random.Random(0).sample(with_masks, 2)
+    splits = folder / "splits"
+    splits.mkdir()
+    (splits / "unlabeled.txt").write_text("\n".join(p.stem for p in moved))
+    (splits / "labeled.txt").write_text("\n".join(p.stem for p in with_masks if p not in moved))
+    shutil.rmtree(folder / "unlabeled")
+    shutil.rmtree(folder / "val")
+    plain = tiny.prepare(folder, tmp_path / "plain")
+    assert plain.truth is None and not (tmp_path / "plain/truth").exists()
+    data = tiny.prepare(folder, tmp_path / "asked", diagnose=True)
+    assert sorted(data.truth.names) == sorted(p.stem for p in moved) == sorted(data.unlabeled.names)
+    assert data.unlabeled.labels is None
+    (tmp_path / "run/generation-1").mkdir(parents=True)
+    found = quality(tiny.session(tmp_path / "run", data), [data.make().eval() for _ in range(2)], Rule(), 1)
+    assert "unlabeled" in found and found["unlabeled"]["inconsistent_share"] is not None

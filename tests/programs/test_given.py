@@ -1,0 +1,169 @@
+"""A given committee: masks of any origin, runs and members; what is wrong with one is said before anything is trained."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import semiseg
+import tiny
+from semiseg.errors import Refusal
+from semiseg.programs.consensus import Rule, load
+from semiseg.programs.given import given_consensus, open_all, split
+
+SMALL = {"size": 16, "steps": 4, "batch": 2, "network": "unet1x1:0.25", "device": "cpu", "threads": 1,
+         "workers": 1, "unlabeled_batch": 2, "checkpoint_every": 4, "quiet": True}  # fmt: skip
+CODE = {"multiclass": lambda m: m, "binary": lambda m: m * 255}
+
+
+def foreign(folder, kind, seed, size=None, hole=None):
+    """Masks for the unlabeled images of `tiny.write_folder`, drawn by somebody else."""
+    for i in range(5):
+        side = size or (24 if i < 2 else 32)
+        mask = tiny.truth(kind, 1, side, seed + i)[0].numpy().astype(np.uint8)
+        planes = zip(tiny.NAMES[kind], mask, strict=True) if kind == "multilabel" else [("", mask.reshape(side, side))]
+        for name, plane in planes:
+            plane = plane * 255 if kind == "multilabel" else CODE[kind](plane)
+            if hole is not None:
+                plane = np.where(hole(plane), 255, plane).astype(np.uint8)
+            tiny.save(folder / name / f"{i:02d}.png", plane)
+    return folder
+
+
+def two(tmp_path, kind, **options):
+    return [str(foreign(tmp_path / n, kind, s, **options)) for n, s in (("one", 50), ("two", 70))]
+
+
+def truth_of(kind, seed, i, side):
+    return tiny.truth(kind, 1, side, seed + i)[0]
+
+
+def test_planes_are_where_the_masks_agree(kind, prepared, tmp_path):
+    data = prepared(kind)
+    session = tiny.session(tmp_path / "run", data, committee=",".join(two(tmp_path, kind)))
+    stored = given_consensus(session, "c", Rule())
+    store = data.unlabeled
+    for i in range(len(store)):
+        h, w, start = int(store.height[i]), int(store.width[i]), int(store.offset[i])
+        label, agree = (p[start : start + h * w].view(h, w, -1).permute(2, 0, 1) for p in stored.planes)
+        one, other = (truth_of(kind, seed, i, h) for seed in (50, 70))
+        same = (one == other).reshape(-1, h, w).all(0)
+        assert torch.equal(agree[0] == 1, same) and 0 < same.float().mean() < 1
+        assert torch.equal(label.reshape(one.shape)[..., same].long(), one[..., same].long())
+        assert (label[:, ~same] == 255).all()
+    again = given_consensus(tiny.session(tmp_path / "run", data, committee="gone,lost"), "c", Rule())
+    assert again.share == stored.share  # a finished answer needs nobody any more
+
+
+def test_no_opinion_is_no_agreement(prepared, tmp_path):
+    """Two tools that leave out the same pixels do not teach that there is nothing."""
+    data = prepared("multiclass")
+    paths = [str(foreign(tmp_path / n, "multiclass", 50, hole=lambda m: m == 1)) for n in ("one", "two")]
+    stored = given_consensus(tiny.session(tmp_path / "run", data, committee=",".join(paths)), "c", Rule())
+    label, agree = stored.planes
+    assert stored.share > 0 and ((label == 255) == (agree == 0)).all() and set(label.unique().tolist()) == {0, 2, 255}
+    assert stored.per_class["class 1"] is None
+
+
+def test_training_with_a_given_committee(kind, folders, tmp_path):
+    run = tmp_path / "run"
+    paths = two(tmp_path, kind)
+    summary = semiseg.train(folders[kind], run, method="im", committee=",".join(paths), **SMALL)
+    assert [a["name"] for a in summary["arms"]] == ["labels only", "im, generation 1"]
+    assert [m["folder"] for m in summary["generations"][0]["members"]] == ["baseline"]
+    assert not (run / "generation-0").exists() and summary["baseline"] == "baseline"
+    ranked = (run / "label_next.csv").read_text().splitlines()[1:]
+    shares = {r["image"]: r["inconsistent_share"] for r in load(run / "generation-1/consensus").rows}
+    for line in ranked:
+        _, image, _, _, share = line.split(",")
+        assert float(share) == pytest.approx(shares[image], abs=1e-6)
+    assert all(a["val"]["miou"] is not None for a in summary["arms"])
+
+
+def test_a_mask_that_covers_everything_teaches_nothing_and_breaks_nothing(folders, tmp_path):
+    for name, value in (("one", 1), ("two", 2)):
+        for i in range(5):
+            side = 24 if i < 2 else 32
+            tiny.save(tmp_path / name / f"{i:02d}.png", np.full((side, side), value, np.uint8))
+    committee = f"{tmp_path / 'one'},{tmp_path / 'two'}"
+    summary = semiseg.train(folders["multiclass"], tmp_path / "run", method="im", committee=committee, **SMALL)
+    text = " ".join(summary["warnings"])
+    assert "5 of 5" in text and "100% of the pixels" in text and "No member of the committee predicts class 0" in text
+    log = (tmp_path / "run/generation-1/member-0/metrics.csv").read_text()
+    assert "nan" not in log.lower() and summary["generations"][0]["inconsistent_per_class"]["class 0"] is None
+
+
+def refused(data, tmp_path, committee, method="im", sets=()):
+    with pytest.raises(Refusal) as error:
+        semiseg.train(data, tmp_path / "run", method=method, committee=committee, sets=list(sets), **SMALL)
+    assert not list((tmp_path / "run").rglob("result.json"))
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    return error.value
+
+
+def test_missing_masks_and_other_sizes_are_all_said_at_once(folders, tmp_path):
+    one, other = two(tmp_path, "binary")
+    (tmp_path / "one/03.png").unlink()
+    tiny.save(tmp_path / "two/01.png", np.zeros((24, 20), np.uint8))
+    error = refused(folders["binary"], tmp_path, f"{one},{other}")
+    assert [p.code for p in error.problems] == ["P04", "P05"] and error.exit == 3
+    assert "holds no mask 03 for" in str(error) and "is 20x24 but" in str(error) and "is 24x24" in str(error)
+
+
+def test_what_is_no_committee(folders, tmp_path):
+    one, other = two(tmp_path, "binary")
+    data = folders["binary"]
+    assert "has one member" in str(refused(data, tmp_path, one))
+    assert "does not exist" in str(refused(data, tmp_path, f"{one},nowhere"))
+    with pytest.raises(Refusal, match="does not exist"):
+        semiseg.train(data, tmp_path / "new", method="im", committee=f"{one},nowhere", **SMALL)
+    assert not (tmp_path / "new").exists()  # so that the corrected command is no second run in the folder
+    assert "learns from none" in str(refused(data, tmp_path, f"{one},{other}", "fixmatch"))
+    assert "averages probabilities" in str(refused(data, tmp_path, f"{one},{other}", "ensemble"))
+    few = refused(data, tmp_path, f"{one},{other}", sets=["im.agreement=3"])
+    assert "has 2 members" in str(few) and few.exit == 2
+    (tmp_path / "empty").mkdir()
+    assert "holds no masks" in str(refused(data, tmp_path, f"{one},{tmp_path / 'empty'}"))
+    tiny.save(tmp_path / "two/00.png", np.full((24, 24), 7, np.uint8))
+    assert "values outside the classes" in str(refused(data, tmp_path, f"{one},{other}"))
+
+
+@pytest.fixture(scope="module")
+def run(folders, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("given") / "run"
+    semiseg.train(folders["binary"], folder, method="im", sets=["im.members=2"], **SMALL)
+    return folder
+
+
+def test_runs_and_their_members(run, folders, tmp_path):
+    names = [v.title for v in open_all([str(run)], None, tmp_path)]
+    assert names == [f"{run}/generation-0/member-{i}" for i in range(2)]  # alone, a run is its committee
+    member = str(run / "generation-0/member-1")
+    masks = str(foreign(tmp_path / "masks", "binary", 50))
+    opened = open_all([str(run), member, masks], None, tmp_path)
+    assert [v.title for v in opened] == [str(run), member, masks]
+    assert len(open_all([str(run), member], None, tmp_path, members=True)) == 3
+    path = folders["binary"] / "unlabeled/00.png"
+    image = np.asarray(Image.open(path))[..., None]
+    model = semiseg.load(run)
+    assert np.array_equal(opened[0].label("00", path, image)[0], model.predict(image).label)
+    votes = [v.label("00", path, image) for v in open_all([str(run)], None, tmp_path)]
+    assert np.array_equal((votes[0] != votes[1])[0], model.predict(image, inconsistency=True).inconsistency)
+    shutil.copytree(run / "generation-0/member-1", tmp_path / "stray")
+    for wrong, text in (("stray", "lies in no run"), ("gone.onnx", "does not exist")):
+        with pytest.raises(Refusal, match=text) as error:
+            open_all([str(run), str(tmp_path / wrong)], None, tmp_path)
+        assert error.value.exit == 4
+
+
+def test_other_classes_are_refused(run, folders, tmp_path, prepared):
+    with pytest.raises(Refusal, match=r"speaks of binary: .* Expected: multiclass: class 0, class 1, class 2") as error:
+        open_all([str(run), str(run)], prepared("multiclass").classes, tmp_path)
+    assert error.value.exit == 2 and error.value.problems[0].code == "P03"
+
+
+def test_one_path_may_hold_a_comma(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    assert split(str(tmp_path / "a,b")) == [str(tmp_path / "a,b")] and split("a, b,") == ["a", "b"]
