@@ -37,6 +37,17 @@ def test_when_the_cap_is_reached(cap, reached):
     assert seen[reached - 1] < cap - 1e-6 and seen[reached : reached + 2] == pytest.approx([cap, cap], abs=1e-6)
 
 
+@pytest.mark.parametrize(("total", "cap"), [(500, 0.9), (2000, 0.975), (5000, 0.99), (40_000, 0.99), (40, 0.0)])
+def test_a_short_training_shortens_the_window(total, cap):
+    """.99 looks back 100 steps: a fifth of 500, but at most 2 % of a training are looked back: 10 steps, .9."""
+    average, steps = Average(Number(), 0.99), 130
+    for _ in range(steps):
+        for value in average.network.state_dict().values():
+            value.zero_()
+        average.update(Number(1.0), total)
+    assert 1 - average.network.weight.item() == pytest.approx(cap, abs=1e-6)
+
+
 def test_floats_are_averaged_and_integers_copied():
     average = Average(Number(4.0))
     for value in (2.0, 6.0):  # 2, then 2 + (6 - 2) / 2

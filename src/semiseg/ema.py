@@ -1,4 +1,4 @@
-"""The only moving average in the house: over state, not parameters, with a warm-up."""
+"""The only moving average in the house: over state, not parameters, with a warm-up and a window that fits the training."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import torch
 from torch import nn
 
 
+WINDOW = 0.02
+"""Largest share of the training that a moving average looks back."""
+
+
 class Average(nn.Module):
     """An exponential moving average of a network; always in eval mode, never trained.
 
     Floating-point parameters *and* buffers are averaged (as in UniMatch V2's code), integers are copied (averaging
     `num_batches_tracked` truncates). The decay warms up as min(1 - 1/(n+1), decay) after n updates: 0, 1/2, 2/3, …
+    Papers set it for tens of thousands of steps. Where the training is shorter it is lowered, so that the window
+    1/(1 - decay) is at most WINDOW of all steps: with .99 and 500 steps a teacher would lag a fifth of them behind.
     """
 
     updates: torch.Tensor
@@ -30,10 +36,11 @@ class Average(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Move towards `network` by one step."""
+    def update(self, network: nn.Module, total: int = 0) -> None:
+        """Move towards `network` by one step of `total` (0: the window is as long as the decay says)."""
         done = int(self.updates)
-        decay = min(1 - 1 / (done + 1), self.decay)
+        longest = max(1.0, WINDOW * total) if total else float("inf")
+        decay = min(1 - 1 / (done + 1), self.decay, 1 - 1 / longest)
         mine, theirs = self.network.state_dict(), network.state_dict()
         floats = [k for k, v in mine.items() if v.is_floating_point()]
         if floats:

@@ -71,7 +71,7 @@ class CutMixSeg(Method):
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher."""
-        self.teacher.update(self.student)
+        self.teacher.update(self.student, clock.total)
 
     def predictor(self) -> nn.Module:
         """The teacher."""

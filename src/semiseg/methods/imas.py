@@ -105,7 +105,7 @@ class IMAS(Method):
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher."""
-        self.teacher.update(self.student)
+        self.teacher.update(self.student, clock.total)
 
     def predictor(self) -> nn.Module:
         """The teacher."""

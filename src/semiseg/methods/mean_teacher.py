@@ -49,7 +49,7 @@ class MeanTeacher(Method):
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher."""
-        self.teacher.update(self.student)
+        self.teacher.update(self.student, clock.total)
 
     def predictor(self) -> torch.nn.Module:
         """The teacher."""

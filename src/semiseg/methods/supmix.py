@@ -141,7 +141,7 @@ class SupMix(Method):
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher."""
-        self.teacher.update(self.student)
+        self.teacher.update(self.student, clock.total)
 
     def groups(self) -> list[dict[str, Any]]:
         """As everywhere, and the discriminator at a tenth of the learning rate."""

@@ -226,8 +226,8 @@ class U2PL(Method):
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher and its representation head."""
-        self.teacher.update(self.student)
-        self.teacher.represent.update(self.represent)
+        self.teacher.update(self.student, clock.total)
+        self.teacher.represent.update(self.represent, clock.total)
 
     def predictor(self) -> nn.Module:
         """The teacher's network, without the representation head."""

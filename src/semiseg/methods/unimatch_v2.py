@@ -79,7 +79,7 @@ class UniMatchV2(Method):
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher."""
-        self.teacher.update(self.student)
+        self.teacher.update(self.student, clock.total)
 
     def predictor(self) -> nn.Module:
         """The teacher."""

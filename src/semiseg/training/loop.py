@@ -196,7 +196,7 @@ class _Run:
         average_norms(self.method)
         self.method.after_step(clock)
         if self.average is not None:
-            self.average.update(self.method.predictor())
+            self.average.update(self.method.predictor(), config.steps)
         self.window.append({k: v.detach() for k, v in losses.items()})
         self.step += 1
 

@@ -222,7 +222,7 @@ def test_the_decay_of_the_teacher():
         with torch.no_grad():
             mine.zero_()
             theirs.fill_(1.0)
-        method.after_step(CLOCK)
+        method.after_step(Clock(5, 40_000))
         assert 1 - mine.flatten()[0].item() == pytest.approx(min(1 - 1 / (it + 1), 0.99), abs=1e-6)
 
 

@@ -168,7 +168,7 @@ def test_the_teacher_follows_and_predicts():
     for value in (2.0, 4.0):
         with torch.no_grad():
             method.student.w.fill_(value)
-        method.after_step(CLOCK)
+        method.after_step(Clock(5, 40_000))
         seen.append(method.predictor()(torch.ones(1)).item())
     assert seen == [2.0, 3.0] and method.images_per_step(4, 6) == 16
 

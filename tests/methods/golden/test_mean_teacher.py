@@ -105,6 +105,6 @@ def test_the_teacher_follows_after_the_step():
     for value in (2.0, 4.0, 9.0):  # decays 0, 1/2, .6: 2, 3, .6 · 3 + .4 · 9
         with torch.no_grad():
             method.student.w.fill_(value)
-        method.after_step(CLOCK)
+        method.after_step(Clock(5, 40_000))
         seen.append(method.predictor()(torch.ones(1)).item())
     assert seen == pytest.approx([2.0, 3.0, 5.4])

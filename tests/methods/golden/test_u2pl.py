@@ -365,12 +365,12 @@ def test_two_classes():
 def test_the_teacher_is_an_average_of_network_and_head():
     method = build()
     before = method.represent[0].bias.detach().clone()
-    method.after_step(STEPS[0])  # decay 0
+    method.after_step(Clock(0, 40_000))  # decay 0
     assert torch.equal(method.teacher.represent.network[0].bias, before)
     with torch.no_grad():
         method.represent[0].bias += 1
         method.student.conv.bias += 1
-    method.after_step(STEPS[1])  # decay 1/2
+    method.after_step(Clock(1, 40_000))  # decay 1/2
     assert torch.allclose(method.teacher.represent.network[0].bias, before + 0.5)
     assert torch.allclose(method.teacher.network.conv.bias, torch.full((4,), 0.5))
     assert method.predictor() is method.teacher.network

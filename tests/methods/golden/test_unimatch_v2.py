@@ -184,7 +184,7 @@ def test_the_teacher_follows_predicts_and_warms_up():
     for n in range(1, 6):
         with torch.no_grad():
             method.student.conv.bias.fill_(float(n))
-        method.after_step(CLOCK)
+        method.after_step(Clock(5, 40_000))
         assert method.teacher.network.conv.bias[0].item() == pytest.approx((n + 1) / 2)
 
 
