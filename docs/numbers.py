@@ -1,0 +1,80 @@
+"""Writes our own numbers into docs/methods/*.md, from results/*.csv, after the line `<!-- numbers: NAME -->`.
+
+python docs/numbers.py            write them
+python docs/numbers.py --check    exit 1 when a page is not what it would write
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TABLES = ("methods_small.csv",)
+MARK = re.compile(r"(<!-- numbers: (\w+) -->\n).*?(?=\n## |\Z)", re.S)
+
+
+def rows_of(name: str) -> list[tuple[str, dict[str, str]]]:
+    """(file, row) of every measurement of a method or program with its default arguments."""
+    found = []
+    for table in TABLES:
+        path = ROOT / "results" / table
+        if path.is_file():
+            with path.open(newline="") as file:
+                found += [(table, row) for row in csv.DictReader(file) if row["arm"] == name]
+    return found
+
+
+def number(text: str, digits: int = 3) -> str:
+    """A score, or a dash."""
+    return f"{float(text):.{digits}f}" if text else "–"
+
+
+def change(row: dict[str, str]) -> str:
+    """Difference to labels only with its interval."""
+    if not row["delta"]:
+        return "–"
+    return f"{float(row['delta']):+.3f} ({float(row['low']):+.3f} to {float(row['high']):+.3f})"
+
+
+def said(name: str) -> str:
+    """The table of a page; "" when nothing was measured."""
+    rows = rows_of(name)
+    if not rows:
+        return ""
+    lines = [
+        "\nOurs, small, from scratch, equal budget; mIoU on test, and its difference to labels only with a 95 % interval:\n",
+        "| data | labels | seeds | mIoU | Δ | seconds | file |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for table, row in rows:
+        file = f"[{table}](../../results/{table})"
+        cells = [row["data"], row["labels"], row["n_seeds"], number(row["miou"]), change(row), number(row["seconds"], 0)]
+        lines.append(f"| {' | '.join(cells)} | {file} |")
+    return "\n".join(lines) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """Every page as it should be."""
+    found = {}
+    for path in sorted((ROOT / "docs/methods").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        found[path] = MARK.sub(lambda match: match[1] + said(match[2]), text)
+    return found
+
+
+def main() -> None:
+    stale = [path for path, text in pages().items() if path.read_text(encoding="utf-8") != text]
+    if "--check" in sys.argv[1:]:
+        if stale:
+            sys.exit(f"{', '.join(p.name for p in stale)}: run python docs/numbers.py")
+        return
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+    print(f"{len(stale)} pages written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The numbers on the pages of methods are those of results/."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from semiseg.methods import METHODS
+
+ROOT = Path(__file__).parents[2]
+FIELDS = ["data", "labels", "arm", "n_seeds", "miou", "delta", "low", "high", "seconds"]
+
+
+@pytest.fixture
+def numbers():
+    spec = importlib.util.spec_from_file_location("docs_numbers", ROOT / "docs/numbers.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_pages_are_current(numbers):
+    stale = [path.name for path, text in numbers.pages().items() if path.read_text() != text]
+    assert not stale, "run: python docs/numbers.py"
+    marked = {m[2] for path in numbers.pages() for m in numbers.MARK.finditer(path.read_text())}
+    assert set(METHODS) <= marked
+
+
+def test_a_row_becomes_a_line_and_the_rest_of_the_page_stays(numbers, tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "docs/methods").mkdir(parents=True)
+    monkeypatch.setattr(numbers, "ROOT", tmp_path)
+    page = tmp_path / "docs/methods/csl.md"
+    page.write_text("# csl\n\n<!-- numbers: csl -->\nold\n\n## Cost\n\nmuch\n")
+    with (tmp_path / "results/methods_small.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        values = {"data": "isic2018", "labels": "40", "n_seeds": "3", "miou": "0.70051", "seconds": "61.2"}
+        writer.writerow({**values, "arm": "csl", "delta": "0.0123", "low": "-0.01", "high": "0.03"})
+        writer.writerow({**values, "arm": "csl, alpha=2", "miou": "0.9"})
+    text = numbers.pages()[page]
+    assert "| isic2018 | 40 | 3 | 0.701 | +0.012 (-0.010 to +0.030) | 61 |" in text
+    assert "old" not in text and "0.900" not in text and text.endswith("\n## Cost\n\nmuch\n")
+    (tmp_path / "results/methods_small.csv").unlink()
+    assert numbers.pages()[page] == "# csl\n\n<!-- numbers: csl -->\n\n## Cost\n\nmuch\n"
