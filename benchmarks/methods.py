@@ -1,18 +1,22 @@
 """What every method costs beside `supervised` at the same batch, and beyond the images that it sends through networks.
 
-python benchmarks/methods.py [--size 96] [--batch 8] [--network unet1x1] [--methods a,b] [--rounds 20] [--write]
+OMP_NUM_THREADS=1 python benchmarks/methods.py [--size 96] [--batch 8] [--network unet1x1] [--methods a,b] [--write]
 
-A step is forward, losses, backward, optimiser and `after_step` on batches that are already there. Hooks on `encode` and
-`decode` write down how many images pass each, with and without a gradient. The bare network repeats just these passes
-(a cross-entropy closes those with a gradient), so that predicted = passes of the bare network + the optimiser's step,
-and overhead = measured / predicted - 1 is what the method itself adds: views, targets, losses, averages, banks.
-Method, `supervised` and the bare passes alternate, so that a busy machine slows all alike; medians are kept.
+A step is forward, losses, backward, optimiser and `after_step` on batches that are already there. Hooks write down what
+passes the encoders, decoders and heads, and any other module of the method that has parameters (a discriminator, a
+representation head): the shape, the mode, and whether parameters and input get gradients. The bare networks repeat just
+these passes (a cross-entropy closes those of a head with a gradient), so that predicted = bare passes + the optimiser's
+step, and overhead = measured / predicted - 1 is what the method itself adds: views, targets, losses, averages, banks.
+Method, `supervised` and the bare passes take turns, and the overhead is the median over turns of the ratio within one,
+so that a busy machine slows both sides of it alike; its quartiles are given. With one thread on a CPU the seconds are
+those of the processor, which no other program can take. The control is `supervised`: nearly nothing but its passes.
 `--write` puts rows into results/methods_cost.csv. The limit is an overhead of 15 %.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import statistics
 import subprocess
@@ -21,7 +25,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +37,7 @@ from semiseg.batch import Clock, Labeled, Unlabeled
 from semiseg.methods import METHODS, method_class
 from semiseg.methods.base import Method
 from semiseg.networks import build
-from semiseg.networks.base import Features, Network, batch_stats
+from semiseg.networks.base import Features, Network
 from semiseg.task import Task, make_task
 from semiseg.training.config import Config
 from semiseg.training.loop import make_optimizer
@@ -39,8 +45,18 @@ from semiseg.training.loop import make_optimizer
 CLASSES = ("ground", "leaf", "stone", "water")
 LIMIT = 0.15
 TOTAL = 10**4  # steps of the training that is imitated, from its middle on: warm-ups are over
-Pass = tuple[str, str, tuple[int, ...], bool]
-"""Network, "encode" or "decode", shape of the images, with gradient."""
+Part = Callable[..., list[Tensor]]
+
+
+class Pass(NamedTuple):
+    """One call of a part of a network, or of another module of the method."""
+
+    who: str  # the network's name, or where the other module is
+    part: str  # "encode", "decode", "head" (with its resizing) or "other"
+    shape: tuple[int, ...]  # of the images, or of what the other module is given
+    training: bool
+    moves: bool  # the parameters get gradients
+    through: bool  # the input does
 
 
 class Bench:
@@ -52,7 +68,6 @@ class Bench:
         draw = torch.Generator().manual_seed(0)
         self.image = torch.rand(batch, 3, size, size, generator=draw).to(device)
         self.mask = torch.randint(len(CLASSES), (batch, size, size), generator=draw).to(device)
-        self.parts: dict[tuple[str, str], nn.Module] = {}
 
     def make(self, role: str = "student", name: str = "", **options: object) -> Network:
         """As `Prepared.make`; the network remembers what it is called."""
@@ -80,9 +95,9 @@ class Bench:
 
         return method, optimizer, step
 
-    def bare(self, passes: Counter[Pass]) -> Callable[[], None]:
-        """The same passes by networks without a method around them."""
-        jobs = [(self._pass(*key), n) for key, n in passes.items()]
+    def bare(self, passes: Counter[Pass], modules: dict[str, nn.Module]) -> Callable[[], None]:
+        """The same passes by networks, and copies of other modules, without a method around them."""
+        jobs = [(self._pass(key, modules), n) for key, n in passes.items()]
 
         def run() -> None:
             for job, n in jobs:
@@ -91,72 +106,119 @@ class Bench:
 
         return run
 
-    def _pass(self, name: str, part: str, shape: tuple[int, ...], grad: bool) -> Callable[[], None]:
-        net = self.make(name=name).train()
-        x = torch.rand(shape, device=self.device)
+    def _pass(self, key: Pass, modules: dict[str, nn.Module]) -> Callable[[], None]:
+        backward = key.moves or key.through
+        x = torch.rand(key.shape, device=self.device)
+        call, inputs = self._other(modules[key.who], key, x) if key.part == "other" else self._part(key, x)
+        with torch.no_grad():
+            ones = [torch.ones_like(y) / y.numel() for y in call(*inputs)]
+
+        def run() -> None:
+            given = [x.detach().requires_grad_(key.through) for x in inputs]
+            with torch.set_grad_enabled(backward):
+                made = call(*given)
+            if backward:
+                torch.autograd.backward(made, ones)
+
+        return run
+
+    def _other(self, module: nn.Module, key: Pass, x: Tensor) -> tuple[Part, list[Tensor]]:
+        twin = copy.deepcopy(module).train(key.training).requires_grad_(key.moves)
+        return lambda x: [twin(x)], [x]
+
+    def _part(self, key: Pass, x: Tensor) -> tuple[Part, list[Tensor]]:
+        net = self.make(name=key.who).train(key.training).requires_grad_(key.moves)
         with torch.no_grad():
             features = net.encode(x)
-            ones = [torch.ones_like(level) / level.numel() for level in features.levels]
-        mask = torch.randint(len(CLASSES), (len(x), self.size, self.size), device=self.device)
+            decoded = net.decode(features)
+        mask = torch.randint(len(CLASSES), (len(x), *x.shape[2:]), device=self.device)
 
-        def encode() -> None:
-            with torch.set_grad_enabled(grad), batch_stats(net, track=grad):
-                levels = net.encode(x).levels
-            if grad:
-                torch.autograd.backward(levels, ones)
+        def head(decoded: Tensor) -> list[Tensor]:
+            logits = net.resize(net.head(decoded), features)
+            return [F.cross_entropy(logits, mask) if key.moves else logits]
 
-        def decode() -> None:
-            inside = features.map(lambda i, level: level.detach().requires_grad_(grad))
-            with torch.set_grad_enabled(grad), batch_stats(net, track=grad):
-                logits = net.logits(inside)
-            if grad:
-                F.cross_entropy(logits, mask).backward()
-
-        return encode if part == "encode" else decode
+        if key.part == "encode":
+            return lambda x: net.encode(x).levels, [x]
+        if key.part == "decode":
+            return lambda *levels: [net.decode(replace(features, levels=list(levels)))], features.levels
+        return head, [decoded]
 
 
 @contextmanager
 def counted(method: Method) -> Iterator[Counter[Pass]]:
-    """What passes through the encoders and decoders of a method's networks while the context lasts."""
+    """What passes through the networks and the other modules of a method while the context lasts."""
     passes: Counter[Pass] = Counter()
     nets = [m for m in method.modules() if isinstance(m, Network)]
+
+    def note(module: nn.Module, who: str, part: str, shape: tuple[int, ...], given: Tensor) -> None:
+        graph = torch.is_grad_enabled()
+        moves = graph and any(p.requires_grad for p in module.parameters())
+        passes[Pass(who, part, shape, module.training, moves, graph and given.requires_grad)] += 1
+
+    def hook(net: Network) -> None:
+        encode, decode, resize = net.encode, net.decode, net.resize
+
+        def image(n: int, features: Features) -> tuple[int, ...]:
+            return n, net.channels, *features.size
+
+        def note_encode(x: Tensor) -> Features:
+            note(net, net.bench_name, "encode", tuple(x.shape), x)
+            return encode(x)
+
+        def note_decode(features: Features) -> Tensor:
+            note(net, net.bench_name, "decode", image(len(features), features), features.levels[0])
+            return decode(features)
+
+        def note_head(low: Tensor, features: Features, size: tuple[int, int] | None = None) -> Tensor:
+            note(net, net.bench_name, "head", image(len(low), features), low)
+            return resize(low, features, size)
+
+        net.encode, net.decode, net.resize = note_encode, note_decode, note_head
+
+    def before(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        return lambda module, given: note(module, name, "other", tuple(given[0].shape), given[0])
+
     for net in nets:
-        encode, decode = net.encode, net.decode
-
-        def count_encode(x: Tensor, net: Network = net, inner: Callable = encode) -> object:
-            passes[net.bench_name, "encode", tuple(x.shape), _moves(net)] += 1
-            return inner(x)
-
-        def count_decode(features: Features, net: Network = net, inner: Callable = decode) -> Tensor:
-            passes[net.bench_name, "decode", (len(features), net.channels, *features.size), _moves(net)] += 1
-            return inner(features)
-
-        net.encode, net.decode = count_encode, count_decode
+        hook(net)
+    handles = [module.register_forward_pre_hook(before(name)) for name, module in others(method).items()]
     try:
         yield passes
     finally:
         for net in nets:
-            del net.encode, net.decode
+            del net.encode, net.decode, net.resize
+        for handle in handles:
+            handle.remove()
 
 
-def _moves(net: Network) -> bool:
-    return torch.is_grad_enabled() and any(p.requires_grad for p in net.parameters())
+def others(module: nn.Module, path: str = "") -> dict[str, nn.Module]:
+    """The largest modules with parameters that are no network and have none inside, by where they are."""
+    found: dict[str, nn.Module] = {}
+    for name, child in module.named_children():
+        here = f"{path}{name}"
+        if isinstance(child, Network) or not any(True for _ in child.parameters()):
+            continue
+        if isinstance(child, nn.ModuleList) or any(isinstance(m, Network) for m in child.modules()):
+            found |= others(child, f"{here}.")
+        else:
+            found[here] = child
+    return found
 
 
-def timed(jobs: list[Callable[[], None]], rounds: int, device: str) -> list[float]:
-    """Median seconds of each job; they take turns."""
+def timed(jobs: list[Callable[[], None]], rounds: int, device: str) -> list[list[float]]:
+    """Seconds of each job in each round; they take turns."""
     seconds: list[list[float]] = [[] for _ in jobs]
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     for turn in range(rounds + 2):
         for job, mine in zip(jobs, seconds, strict=True):
             if device != "cpu":
                 torch.cuda.synchronize()
-            start = time.perf_counter()
+            start = clock()
             job()
             if device != "cpu":
                 torch.cuda.synchronize()
             if turn >= 2:
-                mine.append(time.perf_counter() - start)
-    return [statistics.median(s) for s in seconds]
+                mine.append(clock() - start)
+    return seconds
 
 
 def cost(bench: Bench, name: str, rounds: int) -> dict[str, object]:
@@ -165,18 +227,34 @@ def cost(bench: Bench, name: str, rounds: int) -> dict[str, object]:
     step()
     with counted(method) as passes:
         step()
+    modules = others(method)
+    nets, more = (Counter({k: n for k, n in passes.items() if (k.part == "other") == which}) for which in (False, True))
     _, _, supervised = bench.step_of("supervised")
-    seconds, plain, bare, moved = timed([step, supervised, bench.bare(passes), optimizer.step], rounds, bench.device)
-    images = {grad: sum(n * k[2][0] * k[2][2] * k[2][3] for k, n in passes.items() if k[1] == "encode" and k[3] == grad)
-              / bench.size**2 for grad in (False, True)}  # fmt: skip
-    predicted = bare + moved
+    rows = timed([step, supervised, bench.bare(nets, modules), bench.bare(more, modules), optimizer.step], rounds,
+                 bench.device)  # fmt: skip
+    seconds, plain, bare, extra, moved = (statistics.median(row) for row in rows)
+    ratios = sorted(whole / (a + b + c) - 1 for whole, _, a, b, c in zip(*rows, strict=True))
     drawn = bench.batch * (1 + method.uses_unlabeled)
     return {
         "method": name, "step_ms": round(1e3 * seconds, 2), "images_per_s": round(drawn / seconds, 1),
-        "supervised_step_ms": round(1e3 * plain, 2), "times_supervised": round(seconds / plain, 2),
-        "forward_only": round(images[False], 1), "forward_backward": round(images[True], 1),
-        "predicted_ms": round(1e3 * predicted, 2), "overhead": round(seconds / predicted - 1, 3),
+        "supervised_step_ms": round(1e3 * plain, 2), "supervised_images_per_s": round(bench.batch / plain, 1),
+        "times_supervised": round(seconds / plain, 2),
+        "forward_only": images(passes, "encode", False, bench.size),
+        "forward_backward": images(passes, "encode", True, bench.size),
+        "decoded_only": images(passes, "decode", False, bench.size),
+        "decoded_backward": images(passes, "decode", True, bench.size),
+        "other_modules_ms": round(1e3 * extra, 2), "predicted_ms": round(1e3 * (bare + extra + moved), 2),
+        "overhead": round(statistics.median(ratios), 3),
+        "overhead_q1": round(ratios[len(ratios) // 4], 3), "overhead_q3": round(ratios[-1 - len(ratios) // 4], 3),
     }  # fmt: skip
+
+
+def images(passes: Counter[Pass], part: str, moves: bool, size: int) -> float:
+    """How many images pass a part, with a gradient or without; those of another size count by their area."""
+    area = sum(
+        n * k.shape[0] * k.shape[2] * k.shape[3] for k, n in passes.items() if (k.part, k.moves) == (part, moves)
+    )
+    return round(area / size**2, 1)
 
 
 def main() -> None:

@@ -51,7 +51,14 @@ def said(name: str) -> str:
     ]
     for table, row in rows:
         file = f"[{table}](../../results/{table})"
-        cells = [row["data"], row["labels"], row["n_seeds"], number(row["miou"]), change(row), number(row["seconds"], 0)]
+        cells = [
+            row["data"],
+            row["labels"],
+            row["n_seeds"],
+            number(row["miou"]),
+            change(row),
+            number(row["seconds"], 0),
+        ]
         lines.append(f"| {' | '.join(cells)} | {file} |")
     return "\n".join(lines) + "\n"
 
@@ -66,6 +73,7 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> None:
+    """Write, or check."""
     stale = [path for path, text in pages().items() if path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         if stale:

@@ -8,7 +8,6 @@ from typing import Self
 import torch
 from torch import nn
 
-
 WINDOW = 0.02
 """Largest share of the training that a moving average looks back."""
 

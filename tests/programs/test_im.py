@@ -201,6 +201,17 @@ def test_a_better_one_becomes_the_committee(prepared, tmp_path, monkeypatch):
     assert again.model.result == outcome.model.result  # everything was found, nothing trained again
 
 
+def test_patience_trains_on_after_a_generation_that_failed(prepared, tmp_path, monkeypatch):
+    answers = iter([(False, "worse"), (True, "better"), (False, "worse"), (False, "worse"), (True, "never asked")])
+    monkeypatch.setattr("semiseg.programs._generations.judge", lambda *a: next(answers))
+    session = tiny.session(tmp_path, prepared("binary"), steps=1, eval_every=1)
+    outcome, promoted = run_program(session, IM(members=2, generations=6, patience=2))
+    assert promoted == [True, False, True, False, False] and outcome.model.generation == 2
+    assert "not better" in outcome.why
+    with pytest.raises(Refusal, match=r"im\.patience is 0"):
+        IM(patience=0)
+
+
 def test_without_unlabeled_images(prepared, tmp_path):
     from dataclasses import replace
 

@@ -15,6 +15,7 @@ PROGRAMS = {
     "aim_plus": "semiseg.programs.aim:AIMPlus",
     "aim_plusplus": "semiseg.programs.aim:AIMPlusPlus",
     "ensemble": "semiseg.programs.ensemble:Ensemble",
+    "self_training": "semiseg.programs.self_training:SelfTraining",
     "input_ensemble": "semiseg.programs.input_ensemble:InputEnsemble",
     "noisy_student": "semiseg.programs.noisy_student:NoisyStudent",
     "evalnet": "semiseg.programs.evalnet:EvalNetProgram",

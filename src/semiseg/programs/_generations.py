@@ -25,7 +25,8 @@ class Generations(Program):
 
     members_by: what sets members apart. seed: initialisation and order. folds: each learns from all labels but its own
     fold of them. bootstrap: from labels drawn with replacement. snapshots: one model at several moments of its training.
-    networks: a name per member, with commas. A committee given by --committee takes the place of generation 0's.
+    networks: a name per member, with commas. patience: generations in a row that may fail to be better on val before no
+    more are trained; the best is shipped all the same. A committee given by --committee takes the place of generation 0's.
     Subclasses say what the committee's opinions become (`rule`) and what students make of it (`refiner`).
     """
 
@@ -37,6 +38,7 @@ class Generations(Program):
         students: int = 1,
         members_by: str = "seed",
         networks: str = "",
+        patience: int = 1,
     ) -> None:
         if members < 2:
             expected = "at least 2: one model cannot disagree with itself"
@@ -44,7 +46,9 @@ class Generations(Program):
         if generations < 1 or students < 1:
             found = f"is {generations} with {students} students"
             raise Refusal(Problem("C02", f"{self.name}.generations", found, expected="at least 1 of both"), USAGE)
-        self.generations, self.students = generations, students
+        if patience < 1:
+            raise Refusal(Problem("C02", f"{self.name}.patience", f"is {patience}", expected="at least 1"), USAGE)
+        self.generations, self.students, self.patience = generations, students, patience
         self.unlike(members, members_by, networks)
 
     @property
@@ -80,7 +84,7 @@ class Generations(Program):
         refiner = self.refiner(session)
         committee, base = self._first(session)
         model, why, folder = session.best(committee), "generation 0 is the best on val", ""
-        ensemble = committee
+        ensemble, group, failed = committee, committee, 0
         for generation in range(1, self.generations + 1):
             folder = f"generation-{generation}/consensus"
             stored = self.opinion(session, committee, folder)
@@ -92,15 +96,17 @@ class Generations(Program):
             taught = self._train(school, generation, refine=refiner, planes=planes)
             best = session.best(taught)
             scored = self._scored(session, taught, best)
-            promoted, reason = judge(session, self._scored(session, committee, model), scored)
+            promoted, reason = judge(session, self._scored(session, group, model), scored)
             session.add_generation(generation, taught, promoted, reason)
             session.add_arm(f"{self.name}, generation {generation}", best.folder, scored.val)
-            if not promoted:
-                why = f"generation {generation} was not better: {reason}"
-                break
-            model, why = best, reason
-            ensemble = taught if len(taught) > 1 else ensemble
             committee = taught
+            if promoted:
+                model, group, why, failed = best, taught, reason, 0
+                ensemble = taught if len(taught) > 1 else ensemble
+                continue
+            why, failed = f"generation {generation} was not better: {reason}", failed + 1
+            if failed >= self.patience:
+                break
         return Outcome(model, ensemble if len(ensemble) > 1 else [model], why, base, folder)
 
     def _first(self, session: Session) -> tuple[list[Member], Member | None]:

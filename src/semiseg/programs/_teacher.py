@@ -17,14 +17,14 @@ from semiseg.training.evaluate import images
 class OneTeacher(Generations):
     """Its labels are trusted at every pixel. members: of a generation; the best on val teaches, else the first."""
 
-    def __init__(self, *, members: int, generations: int, students: int, share: float) -> None:
+    def __init__(self, *, members: int, generations: int, students: int, share: float, patience: int = 1) -> None:
         if members < 1:
             raise Refusal(Problem("C02", f"{self.name}.members", f"is {members}", expected="at least 1"), USAGE)
         if not 0 <= share <= 1:
             raise Refusal(
                 Problem("C02", f"{self.name}.share", f"is {share}", expected="0 to 1; 0 is the default"), USAGE
             )
-        super().__init__(members=max(2, members), generations=generations, students=students)
+        super().__init__(members=max(2, members), generations=generations, students=students, patience=patience)
         self.members, self.share = members, share  # unlike a committee, one teacher is enough
 
     def refiner(self, session: Session) -> Refiner:

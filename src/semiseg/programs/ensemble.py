@@ -27,10 +27,12 @@ class Ensemble(Generations):
         share: float = 0.0,
         members_by: str = "seed",
         networks: str = "",
+        patience: int = 1,
     ) -> None:
         super().__init__(
-            members=members, generations=generations, students=students, members_by=members_by, networks=networks
-        )
+            members=members, generations=generations, students=students, members_by=members_by, networks=networks,
+            patience=patience,
+        )  # fmt: skip
         self.share = share
 
     def rule(self) -> Rule:

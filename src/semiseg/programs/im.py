@@ -73,6 +73,7 @@ class IM(Generations):
         disc_weight: float = 0.0,
         members_by: str = "seed",
         networks: str = "",
+        patience: int = 1,
     ) -> None:
         given = {
             "preset": preset,
@@ -96,8 +97,9 @@ class IM(Generations):
                 "disc_weight", f"is {disc_weight} with discs='{discs}'", expected="above 0, with discs=LABEL"
             )
         super().__init__(
-            members=members, generations=generations, students=students, members_by=members_by, networks=networks
-        )
+            members=members, generations=generations, students=students, members_by=members_by, networks=networks,
+            patience=patience,
+        )  # fmt: skip
         self.preset, self.route, self.share, self.agreement = preset, route, share, agreement
         self.reduce, self.erode, self.dilate = reduce, erode, dilate
         self.discs, self.disc_weight = discs, disc_weight or (3.0 if preset == "paper" else 1.0)

@@ -1,0 +1,23 @@
+"""Self-training: one teacher labels every unlabeled image, and a fresh student learns from all; no mask, no committee.
+
+[0] Lee 2013, pseudo-label (ICML workshop on challenges in representation learning)
+Differs from [0]: students start afresh instead of going on, and learn from hard labels of the whole image.
+"""
+
+from __future__ import annotations
+
+from semiseg.programs._teacher import OneTeacher
+
+
+class SelfTraining(OneTeacher):
+    """What `ensemble` and `im` are without a committee, and `noisy_student` without noise and growth.
+
+    members: models of a generation that compete for being the teacher; the other arguments as `im`'s of the same name.
+    """
+
+    name = "self_training"
+
+    def __init__(
+        self, *, members: int = 1, generations: int = 1, students: int = 1, share: float = 0.0, patience: int = 1
+    ) -> None:
+        super().__init__(members=members, generations=generations, students=students, share=share, patience=patience)
