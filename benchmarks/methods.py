@@ -7,9 +7,9 @@ passes the encoders, decoders and heads, and any other module of the method that
 representation head): the shape, the mode, and whether parameters and input get gradients. The bare networks repeat just
 these passes (a cross-entropy closes those of a head with a gradient), so that predicted = bare passes + the optimiser's
 step, and overhead = measured / predicted - 1 is what the method itself adds: views, targets, losses, averages, banks.
-Method, `supervised` and the bare passes take turns, and the overhead is the median over turns of the ratio within one,
-so that a busy machine slows both sides of it alike; its quartiles are given. With one thread on a CPU the seconds are
-those of the processor, which no other program can take. The control is `supervised`: nearly nothing but its passes.
+Method, `supervised` and the bare passes take turns, and the overhead is the median over turns of the ratio within one
+(its quartiles are given), so that a busy machine slows both sides alike. With one thread on a CPU the seconds are those
+of the processor; freed memory is kept. The control is `supervised`: nearly nothing but its passes.
 `--write` puts rows into results/methods_cost.csv. The limit is an overhead of 15 %.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import ctypes
 import statistics
 import subprocess
 import sys
@@ -221,6 +222,14 @@ def timed(jobs: list[Callable[[], None]], rounds: int, device: str) -> list[list
     return seconds
 
 
+def keep_memory() -> None:
+    """Else glibc returns freed memory and faults it in again, at a cost that depends on the order of the frees."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+        libc.mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD, its largest
+
+
 def cost(bench: Bench, name: str, rounds: int) -> dict[str, object]:
     """One row of the table."""
     method, optimizer, step = bench.step_of(name)
@@ -251,10 +260,8 @@ def cost(bench: Bench, name: str, rounds: int) -> dict[str, object]:
 
 def images(passes: Counter[Pass], part: str, moves: bool, size: int) -> float:
     """How many images pass a part, with a gradient or without; those of another size count by their area."""
-    area = sum(
-        n * k.shape[0] * k.shape[2] * k.shape[3] for k, n in passes.items() if (k.part, k.moves) == (part, moves)
-    )
-    return round(area / size**2, 1)
+    found = ((k.shape, n) for k, n in passes.items() if (k.part, k.moves) == (part, moves))
+    return round(sum(n * shape[0] * shape[2] * shape[3] for shape, n in found) / size**2, 1)
 
 
 def main() -> None:
@@ -266,6 +273,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    keep_memory()
     bench = Bench(args.size, args.batch, args.network, args.device)
     rows = []
     for name in args.methods.split(","):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ Result = tuple[dict[str, Any], list[str], str]
 
 
 def check_folder(data: Path, size: int | None, labels: str, as_json: bool) -> Result:
-    """Exit 3 through a refusal when something is wrong; with --json the refusal is the object."""
+    """Exit 3 through a refusal when something is wrong, after warnings and notes; with --json the refusal is the object.
+
+    Nothing is written: the folder is the user's, and there is no run yet.
+    """
     from semiseg.data.check import check
     from semiseg.data.codes import render
     from semiseg.training.config import amount
@@ -22,25 +26,25 @@ def check_folder(data: Path, size: int | None, labels: str, as_json: bool) -> Re
 
     with Log(quiet=as_json).bar("reading the folder", 1) as bar:
         checked = check(data, size=size, labels=amount(labels), progress=lambda done, total: bar(done, total))
+    said = [f"{level} {line}" for level in ("warning", "note") for line in render(checked.level(level))]
     if not checked.ok:
-        if as_json:
-            print_object = checked.to_json()
-            raise CheckFailed(print_object, checked.errors)
-        checked.refuse()
+        for line in said if not as_json else ():
+            print(f"semiseg: {line}", file=sys.stderr)
+        raise CheckFailed(checked.to_json(), checked.errors)
     counts = checked.index.counts()
     assert checked.classes is not None
     lines = [
         f"{data}: {counts['labeled']} labeled, {counts['unlabeled']} unlabeled, {counts['val']} val, {counts['test']} test",
         f"images: {checked.channels} channels, {checked.dtype}, sizes {_sizes(checked.sizes)}",
         f"{checked.classes.kind}: {', '.join(checked.classes.names)}",
-        *(f"{p.split(':', 1)[0]}:{p.split(':', 1)[1]}" for p in render(checked.problems)),
+        *said,
     ]
     following = shlex.join(["semiseg", "train", str(data), "--out", f"runs/{data.resolve().name}"])
     return {**checked.to_json(), "next": following}, lines, following
 
 
 class CheckFailed(Refusal):
-    """A failed check whose whole result goes to --json."""
+    """A failed check or prediction whose whole result goes to --json."""
 
     def __init__(self, result: dict[str, Any], problems: list[Any]) -> None:
         super().__init__(problems)
@@ -63,7 +67,8 @@ def train_folder(
     lines = [*table(summary["arms"]), "", f"the model: {summary['model']['folder']} ({summary['model']['why']})"]
     lines += [f"Warning: {w}" for w in summary["warnings"]]
     lines += [f"report: {out}/report.html", f"what to label next: {out}/label_next.csv"]
-    following = f"semiseg predict {shlex.quote(str(out))} NEW_IMAGES --out predictions --inconsistency"
+    doubt = ["--inconsistency"] if len(summary["committee"]) > 1 else []
+    following = shlex.join(["semiseg", "predict", str(out), "NEW_IMAGES", "--out", "predictions", *doubt])
     return {**summary, "run": str(out)}, lines, following
 
 
@@ -94,15 +99,20 @@ def predict_images(
     """Predict a folder; what failed is listed and the rest is there."""
     from semiseg.data.codes import render
     from semiseg.model import Model
-    from semiseg.predict import find_images, predict_folder
+    from semiseg.predict import predict_folder
     from semiseg.training.logs import Log
 
-    count = len(find_images(images))
     model = Model(run, ensemble)
-    with Log(quiet=as_json).bar("predicting", count) as bar:
+    with Log(quiet=as_json).bar("predicting", 0) as bar:
         done = predict_folder(
             model, images, out, probabilities=probabilities, inconsistency=inconsistency, progress=bar
         )
+    result = {
+        "out": str(out), "run": str(run), "predicted": len(done.done), "skipped": len(done.skipped),
+        "failed": [p.to_json() for p in done.failed], "notes": [p.to_json() for p in done.notes],
+    }  # fmt: skip
+    if not (done.done or done.skipped):
+        raise CheckFailed(result, done.failed)
     lines = [f"{len(done.done)} masks written to {out}/masks"]
     if done.skipped:
         lines.append(f"{len(done.skipped)} were there already")
@@ -111,35 +121,33 @@ def predict_images(
     if done.failed:
         lines.append(f"{len(done.failed)} failed, listed in {out}/failed.csv:")
         lines += [f"  {line}" for line in render(done.failed, f"{out}/failed.csv")]
-    result = {
-        "out": str(out), "run": str(run), "predicted": len(done.done), "skipped": len(done.skipped),
-        "failed": [p.to_json() for p in done.failed],
-    }  # fmt: skip
+    lines += [f"Note: {line}" for line in render(done.notes)]
     return result, lines, f"look at {out}/masks and {out}/predictions.csv"
 
 
 def find_consensus(committee: list[str], images: Path, out: Path, members: bool, as_json: bool) -> Result:
     """Label a folder by a given committee; what failed is listed and the rest is there."""
     from semiseg.data.codes import render
-    from semiseg.predict import find_images
     from semiseg.programs.consensus_folder import consensus_folder
     from semiseg.training.logs import Log
 
-    with Log(quiet=as_json).bar("consensus", len(find_images(images))) as bar:
+    with Log(quiet=as_json).bar("consensus", 0) as bar:
         result = consensus_folder(committee, images, out, members=members, progress=bar)
+    failed = [Problem(**p) for p in result["failed"]]
+    if not result["images"]:
+        raise CheckFailed(result, failed)
     lines = [f"{len(result['committee'])} members: {', '.join(result['committee'])}"]
-    if result["images"]:
-        lines.append(f"{result['images']} masks written to {out}/masks")
-        lines.append(f"inconsistent: {result['inconsistent_share']:.1%} of the pixels, mapped in {out}/inconsistency")
+    lines.append(f"{result['images']} masks written to {out}/masks")
+    lines.append(f"inconsistent: {result['inconsistent_share']:.1%} of the pixels, mapped in {out}/inconsistency")
     if everywhere := result["inconsistent_everywhere"]:
         some = ", ".join(everywhere[:3]) + (", …" if len(everywhere) > 3 else "")
         lines.append(f"Note: {len(everywhere)} images are inconsistent everywhere and teach nothing: {some}")
     if result["never_predicted"]:
         lines.append(f"Note: no member predicts {', '.join(result['never_predicted'])} in any image")
-    if result["failed"]:
-        failed = [Problem(**p) for p in result["failed"]]
+    if failed:
         lines.append(f"{len(failed)} problems, listed in {out}/failed.csv:")
         lines += [f"  {line}" for line in render(failed, f"{out}/failed.csv")]
+    lines += [f"Note: {line}" for line in render(Problem(**p) for p in result["notes"])]
     return result, lines, f"look at {out}/inconsistency, and label the first images of {out}/label_next.csv"
 
 
@@ -170,7 +178,7 @@ def evaluate_run(run: Path, data: Path, split: str, ensemble: bool, as_json: boo
     model = Model(run, ensemble)
     log = Log(run, as_json)
     with log.bar(f"evaluating {split}", 0) as bar:
-        result = evaluate_split(model, data, split, lambda done, note: bar(done))
+        result = evaluate_split(model, data, split, bar)
     result |= {"run": str(run), "data": str(data), "ensemble": ensemble, "model": model.hash}
     log.event("evaluated", split=split, ensemble=ensemble)
     name = f"evaluation-{split}{'-ensemble' if ensemble else ''}.json"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from semiseg import storage
 from semiseg.data.synthetic import write_cells
-from semiseg.programs.train import train
+from semiseg.errors import BUSY, Problem, Refusal
+from semiseg.programs.train import existing, train
 from semiseg.report import write_report
 
 CELLS: dict[str, int] = {"labeled": 8, "unlabeled": 202, "val": 40, "test": 80, "size": 96, "seed": 0}
 TRAINING: dict[str, Any] = {"size": 64, "batch": 8, "steps": 800, "lr": 0.01, "seed": 0, "network": "unet1x1"}
+MADE = {"cells", "cells-quick", "ensemble", "im", ""}  # up to the first dot: a file browser leaves .files behind
 QUICK_CELLS: dict[str, int] = {"labeled": 6, "unlabeled": 10, "val": 4, "test": 4, "size": 64, "seed": 0}
 QUICK: dict[str, Any] = {"size": 48, "batch": 4, "steps": 12, "seed": 0, "network": "unet1x1"}
 
@@ -20,13 +21,18 @@ QUICK: dict[str, Any] = {"size": 48, "batch": 4, "steps": 12, "seed": 0, "networ
 def demo(out: Path, *, quick: bool = False, quiet: bool = False) -> dict[str, Any]:
     """Train supervised, ensemble and im on generated cells with one shared committee; returns the table and the report.
 
-    A demo folder that is there already is made anew. Everything is deterministic on one machine.
+    A demo folder that is there already is made anew; one that holds anything else is refused (exit 7), as is a run
+    folder that is none. Everything is deterministic on one machine.
     """
-    for name in ("ensemble", "im"):
-        if (out / name).exists():
-            shutil.rmtree(out / name)
     cells, training = (QUICK_CELLS, QUICK) if quick else (CELLS, TRAINING)
     data = out / ("cells-quick" if quick else "cells")
+    storage.make_folder(out)
+    if names := sorted(p.name for p in out.iterdir() if p.name.partition(".")[0] not in MADE):
+        found = f"is not empty ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}) and is no demo"
+        raise Refusal(Problem("S10", str(out), found, "choose another --out"), BUSY)
+    for name in ("ensemble", "im"):
+        existing(out / name, str(data), "auto")
+        storage.remove(out / name)
     write_cells(data, **cells)
     common: dict[str, Any] = {**training, "quiet": quiet}
     ensemble = train(data, out / "ensemble", method="ensemble", **common)

@@ -22,11 +22,11 @@ class Problem:
     level: str = "error"
 
     def __str__(self) -> str:
-        text = f"{self.code}: {self.where} {self.found}".rstrip(". ") + "."
+        text = _ended(f"{self.code}: {self.where} {self.found}")
         if self.expected:
-            text += f" Expected: {self.expected.rstrip('. ')}."
+            text += f" Expected: {_ended(self.expected)}"
         if self.fix:
-            text += f" Fix: {self.fix.rstrip('. ')}."
+            text += f" Fix: {_ended(self.fix)}"
         return text
 
     def to_json(self) -> dict[str, str]:
@@ -41,6 +41,11 @@ class Refusal(Exception):
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
         self.exit = exit
         super().__init__("\n".join(str(p) for p in self.problems))
+
+
+def _ended(text: str) -> str:
+    """With a full stop, unless it is a question, ends in dots, or is a block of lines to paste."""
+    return text if "\n" in text or text.endswith(("?", "...")) else text.rstrip(". ") + "."
 
 
 def usage(where: str, found: str, fix: str = "", expected: str = "") -> Refusal:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,7 +34,7 @@ class Consensus(NamedTuple):
 
 
 def inconsistency_mask(
-    labels: Tensor,
+    labels: Tensor | np.ndarray,
     task: Any = None,
     *,
     agreement: int | None = None,
@@ -45,7 +46,8 @@ def inconsistency_mask(
     """Where do M members agree, and on what?
 
     labels: (M,B,H,W) class ids, or (M,B,K,H,W) 0/1 per label when labels overlap (binary: K = 1). Discretise first:
-    argmax, or p > .5. `task` is only asked whether labels overlap; None reads it from the number of dimensions.
+    argmax, or p > .5. Arrays, and lists of them, become tensors. `task` is only asked whether labels overlap; None reads it
+    from the number of dimensions.
     agreement: members that must agree; None is all of them, which is the definition (m-of-M is for ablations; the
     label is then the most frequent one, of equally frequent ones the smallest). reduce: "union" distrusts a pixel when
     any label channel is disputed (as in the paper), "channel" only that channel. fill: the label of inconsistent pixels.
@@ -55,7 +57,7 @@ def inconsistency_mask(
 
     Raises Refusal for fewer than two members, an agreement outside 2..M, floating-point labels, or another shape.
     """
-    members = labels.shape[0]
+    labels = labels if isinstance(labels, Tensor) else _tensor(labels)
     multilabel = labels.ndim == 5 if task is None else bool(task.multilabel)
     if labels.ndim != (5 if multilabel else 4):
         raise _usage("labels", f"have shape {tuple(labels.shape)}", "(M,B,H,W) class ids or (M,B,K,H,W) label channels")
@@ -63,6 +65,7 @@ def inconsistency_mask(
         raise _usage("labels", f"are {labels.dtype}".replace("torch.", ""), "class ids or 0/1: discretise first")
     if labels.dtype == torch.bool:  # a bool could not hold the fill
         labels = labels.to(torch.uint8)
+    members = labels.shape[0]
     if members < 2:
         raise _usage("committee", f"has {members} member", "at least 2: one model cannot disagree with itself")
     if agreement is not None and not 2 <= agreement <= members:
@@ -84,6 +87,16 @@ def inconsistency_mask(
     agree = ~_open(~agree, erode, dilate)
     blocked = ~(agree if multilabel else agree.squeeze(1))
     return Consensus(label.masked_fill(blocked, fill), agree)
+
+
+def _tensor(labels: Any) -> Tensor:
+    """uint8, bool and fractions as they are; other whole numbers as int64, since torch does little with uint16."""
+    try:
+        array = np.stack([np.asarray(member) for member in labels])
+        wide = array.dtype.kind in "iu" and array.dtype != np.uint8
+        return torch.from_numpy(array.astype(np.int64) if wide else array)
+    except (TypeError, ValueError) as error:
+        raise _usage("labels", f"are no array: {error}", "(M,B,H,W) class ids or (M,B,K,H,W) label channels") from error
 
 
 def _open(mask: Tensor, erode: int, dilate: int) -> Tensor:

@@ -64,10 +64,11 @@ def dice_loss(prob: Tensor, truth: Tensor, known: Tensor, smooth: float = 1.0) -
     Milletari et al. 2016 without squares; pooled over the batch as nnU-Net's batch Dice.
     """
     dims = (0, 2, 3)
-    known = known.to(prob.dtype).expand_as(prob)
-    both = (prob * truth * known).sum(dims)
-    total = ((prob + truth) * known).sum(dims)
-    seen = (truth * known).sum(dims) > 0
+    known = known.to(prob.dtype)
+    counted = truth * known
+    there = counted.sum(dims)
+    both, total = (prob * counted).sum(dims), (prob * known).sum(dims) + there
+    seen = there > 0
     loss = 1 - (2 * both + smooth) / (total + smooth)
     return (loss * seen).sum() / seen.sum().clamp(min=1)
 
@@ -88,9 +89,8 @@ def ohem(
 
 
 def one_hot(label: Tensor, classes: int) -> Tensor:
-    """Class ids (B,H,W) to (B,K,H,W) float; ignored pixels are all zero."""
-    known = label != IGNORE
-    return F.one_hot(label.long().masked_fill(~known, 0), classes).permute(0, 3, 1, 2).float() * known.unsqueeze(1)
+    """Class ids (B,H,W) to (B,K,H,W) float; ignored pixels are all zero, because no class has the id 255."""
+    return (label.unsqueeze(1) == torch.arange(classes, device=label.device).view(1, -1, 1, 1)).float()
 
 
 def squared_dice_loss(
@@ -103,9 +103,10 @@ def squared_dice_loss(
     of `truth` count as well (their loss is near 1, and 0 when `prob` is 0 too), or else the mean leaves them out.
     """
     dims = (0, 2, 3)
-    known = known.to(prob.dtype).expand_as(prob)
-    both = (prob * truth * known).sum(dims)
-    total = ((prob**2 + truth**2) * known).sum(dims)
+    known = known.to(prob.dtype)
+    there = truth * known
+    both = (prob * there).sum(dims)
+    total = (prob * prob * known).sum(dims) + (truth * there).sum(dims)
     loss = 1 - (2 * both + smooth) / (total + smooth)
-    counted = torch.ones_like(loss) if absent else ((truth * known).sum(dims) > 0).to(loss)
+    counted = torch.ones_like(loss) if absent else (there.sum(dims) > 0).to(loss)
     return (loss * counted).sum() / counted.sum().clamp(min=1)

@@ -84,7 +84,7 @@ class Model:
         """Segment one image: a path, or an array (H,W) or (H,W,C) of the training images' type and channels.
 
         inconsistency=True asks the committee as well. Output has the size of the input. Raises Refusal (exit 3) for
-        another number of channels or another type than the model was trained on.
+        another number of channels or another type than the model was trained on, another shape, no pixel, and NaN.
         """
         where = str(image) if isinstance(image, str | Path) else "image"
         array = decode.read_image(Path(image)) if isinstance(image, str | Path) else np.asarray(image)
@@ -106,7 +106,7 @@ class Model:
     def opinions(self, image: np.ndarray, folders: Iterable[str], where: str = "image") -> Iterator[tuple[str, Tensor]]:
         """(folder, probabilities (1,K,H,W)) of one member after the other, at the size of the image (H,W) or (H,W,C)."""
         array = image[..., None] if image.ndim == 2 else image
-        self._fits(array, where)
+        self._check(array, where)
         x = self._unit(array)
         for folder in folders:
             yield folder, self._prob(self.network(folder), x, (array.shape[0], array.shape[1]))
@@ -117,14 +117,23 @@ class Model:
         made = inconsistency_mask(torch.stack(list(votes.values())), self.task)
         return made.inconsistent[0, 0].cpu().numpy()
 
-    def _fits(self, array: np.ndarray, where: str) -> None:
-        c, dtype = array.shape[2], str(array.dtype)
-        if c != self.channels:
-            found = f"has {c} channels, the model was trained on {self.channels}"
-            raise Refusal(Problem("P01", where, found, "give it images like those it learned from"), DATA)
+    def _check(self, array: np.ndarray, where: str) -> None:
+        if array.ndim != 3 or not array.size:
+            want = "(height, width) or (height, width, channels), none of them 0"
+            raise Refusal(Problem("P01", where, f"has the shape {array.shape}", expected=want), DATA)
+        if problem := self.unfit(array.shape[2], str(array.dtype), where):
+            raise Refusal(problem, DATA)
+        if array.dtype == np.float32 and not np.isfinite(array).all():
+            raise Refusal(Problem("D22", where, "holds pixels that are NaN or infinite", "replace those pixels"), DATA)
+
+    def unfit(self, channels: int, dtype: str, where: str) -> Problem | None:
+        """P01 or P02 for images that are not like those of the training, else None."""
+        fix = "give it images like those it learned from"
+        if channels != self.channels:
+            return Problem("P01", where, f"has {channels} channels, the model was trained on {self.channels}", fix)
         if dtype != self.dtype:
-            found = f"holds {dtype} numbers, the model was trained on {self.dtype}"
-            raise Refusal(Problem("P02", where, found, "give it images like those it learned from"), DATA)
+            return Problem("P02", where, f"holds {dtype} numbers, the model was trained on {self.dtype}", fix)
+        return None
 
     def _unit(self, array: np.ndarray) -> Tensor:
         """(1,C,h,w) in unit range, at the working resolution."""

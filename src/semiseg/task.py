@@ -141,7 +141,7 @@ class Multiclass(Task):
 
     def label(self, prob: Tensor) -> Tensor:
         """Argmax, (B,H,W) long."""
-        return prob.argmax(1)
+        return prob.max(1).indices  # the same as argmax(1), which is many times slower on a CPU
 
     def loss_map(self, logits: Tensor, label: Tensor) -> Tensor:
         """Cross-entropy (B,1,H,W)."""

@@ -59,7 +59,7 @@ def long(seed: int) -> list[tuple[str, Kill]]:
         ("consensus", Kill(draw.randint(1, 6), call="semiseg.programs.consensus:opinions")),
         ("consensus", Kill(draw.randint(1, 2), point="write", match="consensus/.*(csv|json)")),
         ("consensus", Kill(draw.randint(1, 5), point="fsync", match="consensus")),
-        ("generation switch", Kill(1, call="semiseg.programs._generations:on_device")),
+        ("generation switch", Kill(1, call="semiseg.programs.im:on_device")),
         ("generation switch", Kill(1, point="mkdir", match="generation-1/member-0")),
         ("training", Kill(draw.randint(1, STEPS), call=LOOP)),
         ("saving", Kill(1, point="replace", match="generation-1/member-0/final")),

@@ -228,27 +228,3 @@ def test_clashing_names_and_dangling_links_are_said(semiseg: Command, trained: T
     Image.open(tmp_path / "new/a.png").convert("RGB").save(tmp_path / "new/a.jpg")
     ended = semiseg("predict", trained() / "run", "new", "--out", "out2")
     assert ended.code == 3 and "new/a." in ended.err and not (tmp_path / "out2").exists()
-
-
-def test_evaluate_scores_the_masks_that_predict_writes(semiseg: Command, trained: Trained, tmp_path: Path) -> None:
-    """The metric of `evaluate` is computed again here, from files alone."""
-    folder = trained("ids")
-    shutil.copytree(folder / "run", tmp_path / "run")
-    shutil.copytree(folder / "data", tmp_path / "data")
-    for k in range(3):
-        ids = discs(800 + k, (33, 47), 3)
-        save(tmp_path / f"data/test/images/t{k}.png", picture(ids, 800 + k))
-        save(tmp_path / f"data/test/masks/t{k}.png", ids)
-    said = json.loads(semiseg("evaluate", "run", "data", "--split", "test", "--json").out)
-    assert said["images"] == 3
-    assert semiseg("predict", "run", "data/test", "--out", "out").code == 0
-    found = np.stack([masks(tmp_path / "out")[f"t{k}"] for k in range(3)])
-    truth = np.stack([discs(800 + k, (33, 47), 3) for k in range(3)])
-    each = [((found == c) & (truth == c)).sum() / ((found == c) | (truth == c)).sum() for c in range(3)]
-    assert said["metrics"]["miou"] == pytest.approx(np.mean(each), abs=1e-5)
-    assert (tmp_path / "run/evaluation-test.json").exists()
-    assert '"evaluated"' in (tmp_path / "run/events.jsonl").read_text()
-    wrong = semiseg("evaluate", "run", "data", "--split", "tset")
-    assert wrong.code == 2 and "Did you mean 'test'?" in wrong.err
-    absent = semiseg("evaluate", folder / "run", folder / "data", "--split", "test")
-    assert absent.code == 3 and "has no test set" in absent.err and "Fix: " in absent.err

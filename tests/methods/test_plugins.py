@@ -111,7 +111,7 @@ def test_nothing_to_learn_from_gives_zero(name, kind, choice):
     [("refine", "cls", "csl"), ("view", "mask", "masked"), ("mix", "supmx", "supmix"), ("mix", "clasmix", "classmix")],
 )
 def test_wrong_names_are_refused_with_the_nearest_one(name, option, typed, near):
-    with pytest.raises(Refusal, match=rf"{option} is '{typed}'\. Did you mean '{near}'\?\. Expected: ") as refused:
+    with pytest.raises(Refusal, match=rf"{option} is '{typed}'\. Did you mean '{near}'\? Expected: ") as refused:
         build(name, "binary", **{option: typed})
     assert refused.value.exit == 2
 

@@ -75,7 +75,7 @@ class Checked:
             raise Refusal(self.errors, DATA)
 
     def to_json(self) -> dict[str, Any]:
-        """All findings, every problem in full: the content of check.json."""
+        """All findings, every problem in full: what `check --json` prints and a new run keeps in check.json."""
         return {
             "ok": self.ok,
             "root": shown(self.index.root),

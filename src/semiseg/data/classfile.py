@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,26 @@ def read_spec(path: Path) -> tuple[Spec | None, list[Problem]]:
         return None, [Problem("D20", shown(path), f"is not valid YAML{line}", "write for example  names: [cell, gap]")]
 
 
-def block(colors: list[Color] | None = None, values: list[int] | None = None, path: str = FILE) -> str:
-    """A class file to paste, naming colours or grey values; the first (or black, or 0) is taken for background."""
+def say_ignored(names: Sequence[str]) -> str:
+    """What to do where 255 beside 0 was taken for the foreground, and is not."""
+    return f"write  names: [{', '.join(names)}]  and  ignore: 255  into {FILE} if 255 means ignore"
+
+
+def block(colors: list[Color] | None = None, values: list[int] | None = None, path: str = FILE, labels: int = 0) -> str:
+    """A class file to paste, naming colours or grey values; the first (or black, or 0) is taken for background.
+
+    labels: the channels of the colours could as well be this many labels; what to write then follows as a comment.
+    """
     entries: list[Any] = [list(c) for c in colors] if colors is not None else list(values or [])
     names = ["background"] + [f"class {k}" for k in range(1, len(entries))]
     lines = [f"write {path} with these lines, with your own names in place of 'class ...':"]
     lines += ["task: binary"] if len(entries) == 2 else []
     lines += ["colors:" if colors is not None else "values:"]
     lines += [f"  {name}: {entry}" for name, entry in zip(names, entries, strict=True)]
+    if labels:
+        named = ", ".join(f"label {k}" for k in range(labels))
+        lines += ["# or, if each channel is a label of its own, which may overlap the others:"]
+        lines += ["# task: multilabel", f"# names: [{named}]"]
     return "\n".join(lines)
 
 

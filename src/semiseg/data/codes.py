@@ -51,10 +51,10 @@ SHOWN = 3
 LEVELS = ("error", "warning", "note")
 
 
-def render(problems: Iterable[Problem], full: str = "check.json") -> list[str]:
+def render(problems: Iterable[Problem], full: str = "the output of --json") -> list[str]:
     """One line per problem, or per group where more than three share a code: three files and the number of the rest.
 
-    full: the file that holds all of them. Errors come first, then warnings, then notes. A line may end in a block to
+    full: where all of them are. Errors come first, then warnings, then notes. A line may end in a block to
     paste, so it may hold line breaks.
     """
     groups: dict[tuple[int, str], list[Problem]] = {}
@@ -66,6 +66,6 @@ def render(problems: Iterable[Problem], full: str = "check.json") -> list[str]:
             lines += [str(problem) for problem in group]
             continue
         first, others = group[0], ", ".join(p.where for p in group[1:SHOWN])
-        head = str(replace(first, found=f"{first.found.rstrip('. ')}; also {others}"))
+        head = str(replace(first, found=f"{first.found.removesuffix('.')}; also {others}"))
         lines.append(f"{head} ({len(group) - SHOWN} more; all in {full})")
     return lines

@@ -80,8 +80,8 @@ def _misspelt(root: Path, index: Index) -> list[Problem]:
 
 def _from_folders(root: Path, labels: tuple[str, ...] | None) -> Index:
     index = Index(root)
-    if problem := _missing(root):
-        index.problems.append(problem)
+    if problems := _missing(root):
+        index.problems += problems
         return index
     scans: list[Scan] = []
     images = scan(root / "images")
@@ -99,8 +99,8 @@ def _from_folders(root: Path, labels: tuple[str, ...] | None) -> Index:
     for split in ("val", "test"):
         folder = root / split
         if folder.is_dir():
-            if problem := _missing(folder):
-                index.problems.append(problem)
+            if problems := _missing(folder):
+                index.problems += problems
                 continue
             images = scan(folder / "images")
             masks = scan_masks(folder / "masks", images, index.labels)
@@ -110,21 +110,23 @@ def _from_folders(root: Path, labels: tuple[str, ...] | None) -> Index:
     return index
 
 
-def _missing(root: Path) -> Problem | None:
-    """images/ or masks/ is not there: say what is there instead."""
+def _missing(root: Path) -> list[Problem]:
+    """images/ or masks/ or both are not there: say what is there instead."""
     try:
         have = sorted(p.name for p in root.iterdir() if p.is_dir())
         loose = sum(p.suffix.lower() in decode.SUFFIXES for p in root.iterdir())
     except OSError as error:
-        return Problem("D17", shown(root), f"cannot be read: {error.strerror}", "make it readable")
+        return [Problem("D17", shown(root), f"cannot be read: {error.strerror}", "make it readable")]
+    problems = []
     for name in ("images", "masks"):
         if name in have:
             continue
         found = f"has no folder {name}/" + (f", but {loose} images of its own" if loose and name == "images" else "")
         hint = nearest(name, [h for h in have if h not in _EXPECTED])
         fix = f"put {'the labeled images' if name == 'images' else 'one mask per image'} into {shown(root / name)}/"
-        return Problem("D03", shown(root), found, f"{hint} Rename it to {name}, or {fix}" if hint else fix)
-    return None
+        fix = f"{hint} Rename it to {name}, or {fix}" if hint else fix
+        problems.append(Problem("D03", shown(root), found, fix))
+    return problems
 
 
 def _pair(folder: Path, prefix: str, images: Scan, masks: Masks, problems: list[Problem]) -> list[Item]:

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from semiseg.data.classes import IGNORE, ClassMap, pack_color, unpack
+from semiseg.data.classfile import say_ignored
 from semiseg.data.decode import shown
 from semiseg.data.look import MAX_KEPT, MaskFacts, Seen
 from semiseg.errors import Problem
+
+SPECKS = 8
+"""Fewer pixels with values between the classes are slips of a brush: smoothing spoils the whole border of an object."""
 
 
 @dataclass
@@ -75,13 +79,15 @@ def _wrong(facts: MaskFacts, wrong: dict[int, int], classes: ClassMap) -> Proble
     inside = sum(facts.inner.get(value, 0) for value in wrong)
     known = ", ".join(map(str, classes.values[:6])) + (", ..." if len(classes.values) > 6 else "")
     between = min(classes.values) < min(wrong) and max(wrong) < max(classes.values)
-    if between and inside <= 0.1 * total:
+    if between and total >= SPECKS and inside <= 0.1 * total:
         text = f"holds {len(wrong)} values between the classes ({known}), on borders only: it looks interpolated"
         return Problem("D09", where, text, "export it again without smoothing, or resize with nearest neighbour")
-    some = ", ".join(f"{v} ({n} pixels)" for v, n in Counter(wrong).most_common(3))
+    some = ", ".join(f"{v} ({n} pixel{'s' * (n > 1)})" for v, n in Counter(wrong).most_common(3))
     fix = "correct those pixels, or name all values in classes.yaml"
     if set(wrong) == {IGNORE} and len(classes.names) <= 2:
         fix = "write values: {background: 0, foreground: 255} into classes.yaml if 255 is the foreground"
+    if set(wrong) == {1} and classes.values == (0, IGNORE):
+        fix = f"correct those pixels, or {say_ignored(classes.names)}"
     expected = f"{known}" + (f" or {', '.join(map(str, classes.ignore))} = ignore" if classes.ignore else "")
     return Problem("D08", where, f"holds the value {some}", fix, expected)
 

@@ -20,23 +20,18 @@ def cut_boxes(
     """CutMix boxes (B,1,H,W) bool; with probability 1-p a sample has none.
 
     As UniMatch's `transform.py:66`: the area is drawn once; ratio h/w ~ U(ratio) and the corner are redrawn until the
-    box lies inside. Redrawing is a rejection step, so it is done for all samples at once, up to 100 times.
+    box lies inside. Here 100 draws are made at once, and each sample takes its first that fits.
     """
     height, width = size
     share = torch.rand(batch, generator=generator) * (area[1] - area[0]) + area[0]
     use = torch.rand(batch, generator=generator) < p
-    box = torch.zeros(batch, 4)
-    todo = torch.ones(batch, dtype=torch.bool)
-    for _ in range(100):
-        draw = torch.rand(batch, 3, generator=generator)
-        r = draw[:, 0] * (ratio[1] - ratio[0]) + ratio[0]
-        h, w = (share * height * width * r).sqrt().floor(), (share * height * width / r).sqrt().floor()
-        y, x = (draw[:, 1] * height).floor(), (draw[:, 2] * width).floor()
-        fits = todo & (y + h <= height) & (x + w <= width)
-        box = torch.where(fits[:, None], torch.stack([y, x, y + h, x + w], 1), box)
-        todo &= ~fits
-        if not todo.any():
-            break
+    draw = torch.rand(100, batch, 3, generator=generator)
+    r = draw[..., 0] * (ratio[1] - ratio[0]) + ratio[0]
+    h, w = (share * height * width * r).sqrt().floor(), (share * height * width / r).sqrt().floor()
+    y, x = (draw[..., 1] * height).floor(), (draw[..., 2] * width).floor()
+    fits = (y + h <= height) & (x + w <= width)
+    boxes = torch.stack([y, x, y + h, x + w], -1) * fits.unsqueeze(-1)  # where none fits, none is left
+    box = boxes[fits.int().argmax(0), torch.arange(batch)]
     return rectangles(box, size) & use.view(-1, 1, 1, 1)
 
 

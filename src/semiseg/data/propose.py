@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semiseg.data.classes import IGNORE, MAX_CLASSES, ClassMap, unpack
-from semiseg.data.classfile import Spec, block
+from semiseg.data.classfile import Spec, block, say_ignored
 from semiseg.data.decode import shown
 from semiseg.data.look import MaskFacts, Seen
 from semiseg.errors import Problem
 
+SLIP = 100
+"""A value is a slip of the brush, and no class, where each of 0 and 255 has more than this many times its pixels."""
 PLAIN_RUN = 32
 """Ids 0..K-1 without a gap are taken as classes up to this K without asking whether they look interpolated."""
 
@@ -42,6 +44,16 @@ def class_map(
     found = Found([facts for s in seen if s.whole for facts in s.masks], labels, file)
     if not found.facts:
         return None, []
+    classes, problems = _propose(found, spec, labels)
+    both = [v for v in classes.ignore if v in classes.values + classes.colors] if spec and classes else []
+    if both:
+        text = f"has {', '.join(map(str, both))} under ignore, which is a class too"
+        return None, [Problem("D20", shown(file), text, "take it out of ignore, or give that class another value")]
+    return classes, problems
+
+
+def _propose(found: Found, spec: Spec | None, labels: tuple[str, ...]) -> tuple[ClassMap | None, list[Problem]]:
+    """Which kind of coding it is: the class file decides, then what most masks are."""
     if labels:
         return _folders(found, spec)
     if spec is not None and spec.colors:
@@ -67,7 +79,7 @@ def _folders(found: Found, spec: Spec | None) -> tuple[ClassMap | None, list[Pro
         wide = next(f for f in found.facts if len(f.values) > 1)
         text = "has several channels, but a label folder holds one label"
         return None, [Problem("D10", shown(wide.path), text, "save it as a grey mask of 0 and 255")]
-    values, ignore, problem = _two_values(found, _layers(found), spec)
+    values, ignore, problem = _two_values(found, _layers(found), names, spec)
     if problem is not None:
         return None, [problem]
     return ClassMap("multilabel", names, "folders", values, ignore=ignore, palette=_palette(found)), []
@@ -80,7 +92,7 @@ def _channels(found: Found, stacks: list[MaskFacts], spec: Spec | None) -> tuple
         text = f"names {len(names)} labels, but the masks have {count} channels"
         return None, [Problem("D20", shown(found.file), text, "name one label per channel")]
     layers = [v for f in stacks if len(f.values) == count for v in f.values]
-    values, ignore, problem = _two_values(found, layers, spec)
+    values, ignore, problem = _two_values(found, layers, names, spec)
     if problem is not None:
         return None, [problem]
     return ClassMap("multilabel", names, "channels", values, ignore=ignore), []
@@ -95,20 +107,16 @@ def _spec_colors(spec: Spec) -> ClassMap:
 
 def _spec_values(found: Found, spec: Spec) -> tuple[ClassMap | None, list[Problem]]:
     """A class file for grey or palette masks: its values, or ids 0..K-1, or 0/255 for two classes."""
-    values, ignore = spec.values, spec.ignore
-    layers = _layers(found)
     if spec.task == "multilabel" and len(spec.names) > 1:
         text = "names several labels, but each image has one grey mask"
         return None, [Problem("D20", shown(found.file), text, "use a folder per label, masks/LABEL/NAME.png")]
     two = len(spec.names) <= 2
-    if not values and two:
-        values, found_ignore, problem = _two_values(found, layers, spec)
+    values: tuple[int, ...] = spec.values or tuple(range(len(spec.names)))
+    if two:
+        values, _, problem = _two_values(found, _layers(found), spec.names[-1:], spec)
         if problem is not None:
             return None, [problem]
-        ignore = found_ignore if ignore is None else ignore
-    values = values or tuple(range(len(spec.names)))
-    ignore = (IGNORE,) if ignore is None and IGNORE not in values else ignore or ()
-    ignore = tuple(v for v in ignore if isinstance(v, int) and v not in values)
+    ignore = _ignored(spec, values)
     grey = any(f.grey_rgb for f in found.facts)
     if two and spec.task != "multiclass":
         return ClassMap("multilabel", spec.names[-1:], "values", values, (), ignore, _palette(found), grey), []
@@ -124,38 +132,59 @@ def _values(found: Found) -> tuple[ClassMap | None, list[Problem]]:
     used = set(counts) - _interpolated(found, counts)
     used -= _outliers(sorted(used - {IGNORE}), files)
     grey, palette = any(f.grey_rgb for f in found.facts), _palette(found)
-    if used <= {0, 1, IGNORE}:
-        values, ignore, problem = _two_values(found, _layers(found), None)
-        if problem is not None:
-            return None, [problem]
-        return ClassMap("multilabel", ("foreground",), "values", values, (), ignore, palette, grey), []
-    ids = sorted(used - {IGNORE})
+    ids = sorted(used - {IGNORE}) or [0]
     if ids[-1] >= MAX_CLASSES or ids[-1] + 1 > 2 * len(ids) + 8:
         some = ", ".join(map(str, sorted(used)[:8])) + (", ..." if len(used) > 8 else "")
         text = f"and the other masks hold the grey values {some}, which are no ids 0, 1, 2, ..."
         fix = block(values=sorted(used)[:MAX_CLASSES], path=shown(found.file))
         return None, [Problem("D08", found.where, text, fix)]
+    if used - _slips(counts) <= {0, 1, IGNORE}:
+        names: tuple[str, ...] = ("foreground",)
+        values, ignore, problem = _two_values(found, _layers(found), names, None)
+        if problem is not None:
+            return None, [problem]
+        return ClassMap("multilabel", names, "values", values, (), ignore, palette, grey), []
     names = tuple(f"class {k}" for k in range(ids[-1] + 1))
     return ClassMap("multiclass", names, "values", tuple(range(len(names))), (), (IGNORE,), palette, grey), []
 
 
 def _two_values(
-    found: Found, layers: list[dict[int, int]], spec: Spec | None
+    found: Found, layers: list[dict[int, int]], names: Sequence[str], spec: Spec | None
 ) -> tuple[tuple[int, int], tuple[int, ...], Problem | None]:
-    """(background, foreground), ignore, problem: 0/255 when no mask holds a 1, else 0/1 with 255 = ignore."""
+    """(background, foreground), ignore, problem: 0/255 when no mask holds a 1, else 0/1 with 255 = ignore.
+
+    A 1 by a slip does not count, nor does what the class file ignores.
+    """
     if spec is not None and len(spec.values) == 2:
-        return (spec.values[0], spec.values[1]), tuple(v for v in spec.ignore or () if isinstance(v, int)), None
-    ones = [layer for layer in layers if 1 in layer]
-    full = [layer for layer in layers if IGNORE in layer]
-    if not ones and any(set(layer) != {IGNORE} for layer in full):
-        return (0, IGNORE), (), None
-    told = spec is not None and spec.ignore is not None and IGNORE in spec.ignore
-    if ones and full and not told and not any(1 in x for x in full) and any(0 in x for x in full):
+        return (spec.values[0], spec.values[1]), _ignored(spec, spec.values), None
+    told = _ignored(spec, (IGNORE,))
+    layers = [{v: n for v, n in layer.items() if v not in told} for layer in layers]
+    total = Counter[int]()
+    for layer in layers:
+        total.update(layer)
+    held = [set(layer) - _slips(layer) - _slips(total) for layer in layers]
+    ones, full = [h for h in held if 1 in h], [h for h in held if IGNORE in h]
+    if not ones and any(h != {IGNORE} for h in full):
+        return (0, IGNORE), _ignored(spec, (0, IGNORE)), None
+    if ones and any(0 in h for h in full) and not any(1 in h for h in full):
         text = f"and {len(ones) - 1} more masks use 0/1, {len(full)} others use 0/255"
-        where = shown(next(f.path for f in found.facts if any(1 in v for v in f.values)))
-        fix = "save all in one way, or write  ignore: [255]  into classes.yaml if 255 means ignore"
-        return (0, 1), (), Problem("D10", where, text, fix)
-    return (0, 1), (IGNORE,), None
+        where = shown(next(f.path for f in found.facts if any(1 in v and IGNORE not in v for v in f.values)))
+        return (0, 1), (), Problem("D10", where, text, f"save all in one way, or {say_ignored(names)}")
+    return (0, 1), _ignored(spec, (0, 1)), None
+
+
+def _ignored(spec: Spec | None, values: tuple[int, ...]) -> tuple[int, ...]:
+    """What the class file says, or 255 where it is no class."""
+    if spec is not None and spec.ignore is not None:
+        return tuple(v for v in spec.ignore if isinstance(v, int))
+    return () if IGNORE in values else (IGNORE,)
+
+
+def _slips(counts: Mapping[int, int]) -> set[int]:
+    """Values beside 0 and 255 that are too few, all together, to be classes."""
+    others = set(counts) - {0, IGNORE}
+    most = min(counts.get(0, 0), counts.get(IGNORE, 0))
+    return others if SLIP * sum(counts[v] for v in others) < most else set()
 
 
 def _layers(found: Found) -> list[dict[int, int]]:
@@ -222,4 +251,7 @@ def _color_problem(found: Found) -> Problem:
     ranked = [key for key, _ in colors.most_common()]
     ranked.sort(key=lambda key: key != 0)  # black first: it is the background nearly everywhere
     text = f"is an RGB mask ({len(wide)} of {len(found.facts)} are, with {len(colors)} colours), and no file names them"
-    return Problem("D05", shown(first.path), text, block(colors=[unpack(k) for k in ranked], path=shown(found.file)))
+    held = [set[int]().union(*(f.values[k] for f in wide)) for k in range(3)]
+    stacked = all(h in ({0, 1}, {0, IGNORE}) for h in held)  # what three labels in one file look like
+    fix = block([unpack(k) for k in ranked], path=shown(found.file), labels=3 * stacked)
+    return Problem("D05", shown(first.path), text, fix)

@@ -163,7 +163,7 @@ def choose_labels(index: Index, labels: int | float | str | None, digest: Callab
     Raises Refusal (exit 2) naming the largest legal number.
     """
     total = len(index.labeled)
-    if labels is None or labels == "all" or labels == total:
+    if labels is None or labels == "all" or labels == total or not total:  # without labels the check says more
         return index
     legal = f"a number from 1 to {total}, a share between 0 and 1, or 'all'"
     if isinstance(labels, bool | str) or labels <= 0 or (isinstance(labels, float) and labels >= 1):

@@ -193,15 +193,16 @@ class U2PL(Method):
         rep, keys (B+U,D,h,w) of the student and the teacher; masks: three (B+U,Q,h,w), see `candidates`. In float32.
         """
         edge = b * rep[0, 0].numel()
-        rep, keys = (x.float().permute(0, 2, 3, 1).flatten(0, 2) for x in (rep, keys))
-        anchors, members, others = (mask.transpose(0, 1).flatten(1) for mask in masks)
+        rep, keys = rep.flatten(2), keys.flatten(2).float()
+        anchors, others = (masks[i].transpose(0, 1).flatten(1) for i in (0, 2))
+        members = masks[1].flatten(2)
         fresh = draw(others, self.negatives, clock.generator("keys"))
         real = torch.arange(self.negatives, device=keys.device) < others.sum(1, keepdim=True)
-        self.bank.add(F.normalize(keys, dim=1)[fresh], real)
+        self.bank.add(F.normalize(at(keys, fresh), dim=2), real)
         chosen = draw(anchors, self.anchors, clock.generator("anchors"))
         with torch.autocast(rep.device.type, enabled=False):
-            query = F.normalize(rep[chosen], dim=2)
-            mean = F.normalize(members.float() @ keys, dim=1)  # of unit length: only its direction matters
+            query = F.normalize(at(rep, chosen).float(), dim=2)
+            mean = F.normalize((members.float() @ keys.mT).sum(0), dim=1)  # of unit length: only its direction matters
             negative = self.bank.negatives(query, self.negatives, clock.generator("negatives"))
             nce = info_nce((query * mean.unsqueeze(1)).sum(2), negative, self.temperature)
         ready = anchors.any(1) & (self.bank.written > 0)
@@ -245,6 +246,11 @@ class U2PL(Method):
     def images_per_step(self, labeled: int, unlabeled: int) -> int:
         """Teacher and student on labeled and unlabeled images; two_pass: the teacher on the unlabeled ones once more."""
         return 2 * (labeled + unlabeled) + self.two_pass * unlabeled
+
+
+def at(maps: Tensor, index: Tensor) -> Tensor:
+    """Of maps (N,D,P) the pixels at an index (Q,M) into all N·P: (Q,M,D)."""
+    return maps[index // maps.shape[2], :, index % maps.shape[2]]
 
 
 def half_boxes(batch: int, size: tuple[int, int], generator: torch.Generator, p: float) -> Tensor:

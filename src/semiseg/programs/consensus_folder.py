@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from semiseg import storage
 from semiseg.batch import IGNORE
 from semiseg.data import decode
 from semiseg.data.classes import ClassMap
-from semiseg.errors import Problem, Refusal
-from semiseg.predict import apart, png, scan_images, write_rows
+from semiseg.errors import DATA, Problem, Refusal
+from semiseg.predict import Progress, scan_images, write_failed
+from semiseg.predict_out import Output, filling, mask_places, png
 from semiseg.programs.consensus import Rule, agreed
 from semiseg.programs.given import Voice, open_all
 from semiseg.programs.outputs import write_ranking
@@ -28,42 +30,64 @@ def consensus_folder(
     out: Path,
     *,
     members: bool = False,
-    progress: Callable[[int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Consensus labels, maps of inconsistency, consensus.csv and label_next.csv into `out`; broken images are listed.
 
     masks/ are in the coding of the committee's classes. An inconsistent pixel holds the coding's ignore value, or where it
-    has none background (class 0, no label); inconsistency/ says which those are. The same call writes the same files.
-    Raises Refusal as `given.open_all`, C10 for an `out` among the images, D03 and D04 for a folder without images.
+    has none background (class 0, no label); inconsistency/ says which those are. The same call writes the same files,
+    and what is there of other images stays. Raises Refusal as `given.open_all`, `predict_out.filling` and `scan_images`.
     """
-    found = scan_images(images)
-    apart(images, out)
+    found, notes = scan_images(images)
     voices = open_all(committee, None, images, members)
     classes = voices[0].classes
     task = make_task(classes.kind, classes.names)
+    masks = mask_places(classes)
     rows: list[dict[str, Any]] = []
     failed = list(found.problems)
     claimed = np.zeros(task.channels, np.int64)  # pixels that some member gave to the class
-    for number, (name, path) in enumerate(found.files.items(), 1):
-        try:
-            votes = _votes(voices, name, path)
-            claimed += _claims(votes, task)
-            rows.append(_write(out, name, path, votes, classes, task))
-        except Refusal as refusal:
-            failed += refusal.problems
-        if progress:
-            progress(number, f"{len(failed)} failed" if failed else "")
-    write_rows(out / "consensus.csv", [{k: v for k, v in r.items() if k not in ("path", "score")} for r in rows])
-    write_rows(out / "failed.csv", [{"file": p.where, "code": p.code, "reason": p.found} for p in failed])
-    if rows:
-        write_ranking(out / "label_next.csv", rows)
+    if progress:
+        progress(0, len(found.files))
+
+    def places(name: str) -> list[str]:
+        return [*masks(name), f"inconsistency/{name}.png"]
+
+    with filling(out, "consensus.csv", images, found.files, classes, places) as output:
+        for number, (name, path) in enumerate(found.files.items(), 1):
+            try:
+                digest = hashlib.sha256(decode.load(path)).hexdigest()
+                votes = _votes(voices, name, path)
+                claimed += _claims(votes, task)
+                contents, row, share = _agreed(votes, classes, task)
+                output.put(name, path, digest, "", dict(zip(places(name), contents, strict=True)), row)
+                rows.append({"image": name, "path": str(path), "score": share})
+            except Refusal as refusal:
+                if refusal.exit != DATA:  # a full disk, a damaged run: the next image would meet the same
+                    raise
+                failed += refusal.problems
+            if progress:
+                progress(number, f"{len(failed)} failed" if failed else "")
+        write_failed(out, failed)
+        if rows:
+            write_ranking(out / "label_next.csv", _all(output, rows))
     return {
         "out": str(out), "committee": [v.title for v in voices], "kind": classes.kind, "classes": list(classes.names),
         "images": len(rows), "inconsistent_share": sum(r["score"] for r in rows) / len(rows) if rows else None,
         "never_predicted": [n for n, c in zip(classes.names, claimed, strict=True) if not c] if rows else [],
         "inconsistent_everywhere": [r["image"] for r in rows if r["score"] == 1],
-        "failed": [p.to_json() for p in failed],
+        "failed": [p.to_json() for p in failed], "notes": [p.to_json() for p in notes],
     }  # fmt: skip
+
+
+def _all(output: Output, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`rows` and what the table knows of other images, from earlier calls."""
+    rows = list(rows)
+    new = {row["image"] for row in rows}
+    for name, row in output.rows.items():
+        if name not in new and row.get("inconsistent_share"):
+            path = os.path.normpath(output.out / row["source"])
+            rows.append({"image": name, "path": path, "score": float(row["inconsistent_share"])})
+    return rows
 
 
 def _votes(voices: Sequence[Voice], name: str, path: Path) -> torch.Tensor:
@@ -87,30 +111,23 @@ def _claims(votes: torch.Tensor, task: Task) -> np.ndarray:
     return torch.stack(some).numpy()
 
 
-def _write(out: Path, name: str, path: Path, votes: torch.Tensor, classes: ClassMap, task: Task) -> dict[str, Any]:
-    """One image's mask and map; its row of consensus.csv."""
+def _agreed(votes: torch.Tensor, classes: ClassMap, task: Task) -> tuple[list[bytes], dict[str, Any], float]:
+    """One image's masks and map as files; its row of consensus.csv; its inconsistent share."""
     made = agreed(votes, task, Rule())
     label, doubt = made.label[0].numpy(), made.inconsistent[0, 0].numpy()
-    files = encode(label[0] if classes.kind == "binary" else label, classes)
-    for file, data in files.items():
-        target = out / "masks" / file.format(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        storage.write_bytes(target, data)
-    png(out / "inconsistency" / f"{name}.png", doubt.astype(np.uint8) * 255)
+    contents = [*encode(label[0] if classes.kind == "binary" else label, classes), png(doubt.astype(np.uint8) * 255)]
     planes = label if task.multilabel else np.stack([label == k for k in range(task.channels)])
     shares = {f"share of {n}": f"{float((p == 1).mean()):.6f}" for n, p in zip(classes.names, planes, strict=True)}
     share = float(doubt.mean())
-    return {
-        "image": name, "mask": f"masks/{next(iter(files)).format(name)}", "height": doubt.shape[0],
-        "width": doubt.shape[1], "inconsistent_share": f"{share:.6f}", **shares, "path": str(path), "score": share,
-    }  # fmt: skip
+    row = {"height": doubt.shape[0], "width": doubt.shape[1], "inconsistent_share": f"{share:.6f}", **shares}
+    return contents, row, share
 
 
-def encode(label: np.ndarray, classes: ClassMap) -> dict[str, bytes]:
-    """Labels with 255 at inconsistent pixels in the coding of `classes`: {"FOLDER/{}.png": file}."""
+def encode(label: np.ndarray, classes: ClassMap) -> list[bytes]:
+    """Labels with 255 at inconsistent pixels in the coding of `classes`: one file, or one per label folder."""
     hidden = label == IGNORE
-    files = {}
-    for k, (folder, coded) in enumerate(classes.encode(np.where(hidden, 0, label)).items()):
+    files = []
+    for k, coded in enumerate(classes.encode(np.where(hidden, 0, label)).values()):
         if classes.ignore:
             where = hidden[k] if classes.coding == "folders" and hidden.ndim == 3 else hidden
             where = np.moveaxis(where, 0, -1) if where.ndim == 3 else where
@@ -118,6 +135,5 @@ def encode(label: np.ndarray, classes: ClassMap) -> dict[str, bytes]:
             coded.array[where] = classes.ignore[0]
             if coded.palette is not None:  # a file with fewer colours has too few bits for the value
                 coded = replace(coded, palette=(*coded.palette, *[(255, 255, 255)] * (256 - len(coded.palette))))
-        prefix = f"{folder.replace('{', '{{').replace('}', '}}')}/" if folder else ""
-        files[f"{prefix}{{}}{coded.suffix}"] = coded.to_bytes()
+        files.append(coded.to_bytes())
     return files

@@ -90,8 +90,6 @@ class Session:
         cls = type(build())
         feed = data.feed((config.seed, index), unlabeled=cls.uses_unlabeled or planes is not None, planes=planes,
                          rows=share.labeled)  # fmt: skip
-        if cls.uses_unlabeled and not feed.drawn:
-            raise _needs_unlabeled(config.method, config.data)
         key = (config.seed, generation, index)
         alone = planes is None and not moments  # a taken over member would bring no snapshots
         shape = config.shape((*key, *share.key), method or config.method, data.checked.hash) if alone else ""
@@ -178,10 +176,3 @@ class Session:
     def add_arm(self, name: str, folder: str, val: dict[str, Any] | None) -> None:
         """Note one row of the table."""
         self.arms.append({"name": name, "folder": folder, "val": val})
-
-
-def _needs_unlabeled(method: str, data: str) -> Exception:
-    from semiseg.errors import DATA, Problem, Refusal
-
-    fix = "put images without masks into unlabeled/, or train with --method supervised"
-    return Refusal(Problem("D32", data, f"has no unlabeled images, and {method} learns from them", fix), DATA)

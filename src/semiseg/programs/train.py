@@ -7,7 +7,8 @@ import os
 import platform
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import torch
 
 import semiseg
 from semiseg import storage
+from semiseg.data.check import Checked
 from semiseg.data.folder import find
-from semiseg.errors import BUSY, CHECKPOINT, USAGE, Problem, Refusal
+from semiseg.data.splits import choose_labels
+from semiseg.errors import BUSY, CHECKPOINT, USAGE, Problem, Refusal, usage
 from semiseg.methods import arguments, method_class
 from semiseg.networks import build
 from semiseg.programs import PROGRAMS, outputs, program_class
@@ -25,12 +28,15 @@ from semiseg.programs._generations import Generations
 from semiseg.programs.given import named, split
 from semiseg.programs.session import Session
 from semiseg.report import write_report
-from semiseg.training.config import RESOLVED, Config, Settings, differences, read_recipe, split_name
+from semiseg.training.config import RESOLVED, Config, Settings, amount, differences, read_recipe, split_name
 from semiseg.training.logs import Log
 from semiseg.training.prepare import look, prepare
 from semiseg.training.signals import STOP, Stopped
 
 RESUME = ("", "force", "auto")
+READ = ("images", "masks", "unlabeled", "val", "test", "splits")
+BEFORE = {".lock", "run_state.json", "events.jsonl", "check.json", "cache"}
+"""Folders of a data set that are read whole; what a run holds before its run.json, and may be started anew over."""
 
 
 def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, saved: Mapping[str, Any]) -> Config:
@@ -44,12 +50,13 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
     kept = copy.deepcopy({k: v for k, v in saved.items() if k in known})  # `saved` is compared with it later
     config = Config(**kept)
     config.method, config.program = method, program
-    settings = Settings(arguments(method_class(method)), arguments(program_class(program)), config)
+    config.data, config.out = str(options.get("data", "")), str(options.get("out", ""))
+    settings = Settings(arguments(method_class(method)), arguments(program_class(program)), config, PROGRAMS)
     for key, value in asked.items():
         if key != "method":
             settings.put(key, value, f"{recipe}")
     for key, value in options.items():
-        if key != "method" and value is not None:
+        if key not in ("data", "out", "method") and value is not None:
             settings.put(key, value, f"--{key.replace('_', '-')}")
     for text in sets:
         key, equals, value = text.partition("=")
@@ -70,7 +77,7 @@ def train(
     data: str | Path,
     out: str | Path,
     *,
-    resume: str = "",
+    resume: str | bool = "",
     sets: list[str] | None = None,
     recipe: str | Path | None = None,
     quiet: bool = False,
@@ -80,13 +87,16 @@ def train(
     """Train on a data folder into a run folder; returns the run's summary.
 
     options: the keys of `training.config.Config` (method="supervised+im", steps=600, …). resume: "" a new run, "force"
-    there must be one, "auto" continue or start. Raises Refusal with the exit code of the contract, Stopped after a signal.
+    or True there must be one, "auto" continue or start. Raises Refusal with the exit code of the contract, Stopped
+    after a signal.
     """
-    run = Path(out)
-    if resume not in RESUME:
-        raise Refusal(Problem("C01", "--resume", f"is '{resume}'", expected="nothing or auto"), USAGE)
+    run, mode = Path(out), "force" if resume is True else resume or ""
+    if mode not in RESUME:
+        raise usage("resume", f"is {resume!r}", expected="True to continue, 'auto' to continue or start, or nothing")
     begin = time.monotonic()
-    record = _existing(run, str(data), resume)
+    _apart(Path(data), run)
+    with storage.writing(run):
+        record = existing(run, str(data), mode)
     saved = record.get("config", {})
     options = {**options, "data": str(data), "out": str(out)}
     config = configure(options, sets or [], Path(recipe) if recipe else None, saved)
@@ -95,38 +105,71 @@ def train(
         raise Refusal(
             Problem("S08", str(run), f"was started with other settings: {'; '.join(changed)}", fix), CHECKPOINT
         )
-    _check_program(config)
+    _check(config)
     log = Log(run, quiet)
     with storage.lock(run):
         storage.sweep(run)
         STOP.install()
         again = shlex.join(["semiseg", "train", config.data, "--out", str(run), "--resume"])
-        storage.run_state(run, "running", resume=again)
-        try:
-            result = _run(run, config, record, log, command or again.replace(" --resume", ""), begin)
-        except Stopped as stopped:
-            storage.run_state(run, "stopped", stopped.code, str(stopped), again)
-            raise
-        except Refusal as refusal:
-            storage.run_state(run, "refused", refusal.exit, str(refusal), again)
-            raise
-        except BaseException as error:
-            storage.run_state(run, "failed", 1, f"{type(error).__name__}: {error}", again)
-            raise
+        command = command or again.replace(" --resume", "")
+        try:  # a refused resume leaves the state as it was, so these data are looked at first
+            checked = _begin(run, config, record, log, command) if record else None
+            with _told(run, again, fresh=not record):
+                checked = checked or _begin(run, config, record, log, command)
+                return _run(run, config, record, checked, log, command, begin)
         finally:
             STOP.release()
-        storage.run_state(run, "finished")
-    return result
 
 
-def _run(run: Path, config: Config, record: dict[str, Any], log: Log, command: str, begin: float) -> dict[str, Any]:
+@contextmanager
+def _told(run: Path, again: str, fresh: bool) -> Iterator[None]:
+    """run_state.json says how it ends. Where a new run is refused for what was typed, the corrected command can start."""
+    storage.run_state(run, "running", resume=again)
+    try:
+        yield
+    except Stopped as stopped:
+        storage.run_state(run, "stopped", stopped.code, str(stopped), again)
+        raise
+    except Refusal as refusal:
+        storage.run_state(run, "refused", refusal.exit, str(refusal), again)
+        if fresh and refusal.exit == USAGE and {p.name for p in run.iterdir()} <= BEFORE | {"run.json"}:
+            storage.remove(run / "run.json")
+        raise
+    except BaseException as error:
+        storage.run_state(run, "failed", 1, f"{type(error).__name__}: {error}", again)
+        raise
+    storage.run_state(run, "finished")
+
+
+def _begin(run: Path, config: Config, record: dict[str, Any], log: Log, command: str) -> Checked:
+    """The data, checked; a new run keeps what was found in check.json. Refuses what changed since (exit 4)."""
     log.say(f"Training {config.name} on {config.data} into {run}.")
     log.event("start", pid=os.getpid(), command=command, resumed=bool(record))
     program = program_class(config.program)(**config.program_args)
-    checked = look(config, log, program.folds)
+    learns = isinstance(program, Generations) or method_class(config.method).uses_unlabeled
+    checked = look(config, log, program.folds, config.name if learns else "", None if record else run / "check.json")
     if record and record["data"]["hash"] != checked.hash:
+        found = f"changed since {run} was started{_changes(run / 'check.json', checked.digests)}"
         fix = "restore the data, or start another run with another --out"
-        raise Refusal(Problem("S09", config.data, f"changed since {run} was started", fix), CHECKPOINT)
+        raise Refusal(Problem("S09", config.data, found, fix), CHECKPOINT)
+    return checked
+
+
+def _changes(saved: Path, new: Mapping[str, str]) -> str:
+    """How many images were added, removed and changed, in words; nothing where the old ones were not noted."""
+    if not saved.exists():
+        return ""
+    old = storage.read_json(saved).get("digests", {})
+    changed = sum(new.get(name, digest) != digest for name, digest in old.items())
+    counts = {"added": len(new.keys() - old.keys()), "removed": len(old.keys() - new.keys()), "changed": changed}
+    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f": of its images {said}" if said else ": its masks, lists or classes, not its images"
+
+
+def _run(
+    run: Path, config: Config, record: dict[str, Any], checked: Checked, log: Log, command: str, begin: float
+) -> dict[str, Any]:
+    program = program_class(config.program)(**config.program_args)
     about = {"format": 1, "version": semiseg.__version__, "command": command, "machine": machine()}
     about["created"] = record.get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z")
     if not record:
@@ -151,7 +194,7 @@ def _run(run: Path, config: Config, record: dict[str, Any], log: Log, command: s
     return result
 
 
-def _existing(run: Path, data: str, resume: str) -> dict[str, Any]:
+def existing(run: Path, data: str, resume: str) -> dict[str, Any]:
     """run.json of a run to go on with; {} for a new one. Refuses what --resume does not allow."""
     again = shlex.join(["semiseg", "train", data, "--out", str(run)])
     if (run / "run.json").exists():
@@ -165,8 +208,7 @@ def _existing(run: Path, data: str, resume: str) -> dict[str, Any]:
         raise Refusal(Problem("S11", str(run), "holds no run: there is nothing to resume", fix), CHECKPOINT)
     if run.exists() and not run.is_dir():
         raise Refusal(Problem("S10", str(run), "is a file", "choose another --out"), BUSY)
-    mine = {".lock", "run_state.json", "events.jsonl", "cache"}
-    names = sorted(p.name for p in run.iterdir() if p.name not in mine) if run.is_dir() else []
+    names = sorted(p.name for p in run.iterdir() if p.name not in BEFORE) if run.is_dir() else []
     if names:
         found = f"is not empty ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}) and is no run of semiseg"
         raise Refusal(Problem("S10", str(run), found, "choose another --out"), BUSY)
@@ -179,8 +221,20 @@ def _explicit(saved: Mapping[str, Any], config: Config) -> dict[str, Any]:
     return {k: mine[k] if k in RESOLVED and not v else v for k, v in saved.items() if k in mine}
 
 
-def _check_program(config: Config) -> None:
-    """What a program, a network's name or its weights refuse is refused before anything is read."""
+def _apart(data: Path, run: Path) -> None:
+    """Refuses (exit 2) a run among images or masks: from then on its pictures would be read as data."""
+    root, target = data.resolve(), run.resolve()
+    first = target.relative_to(root).parts[:1] if target.is_relative_to(root) else ()
+    if first and first[0] in READ:
+        found = f"lies in {data / first[0]}, and all in there is data"
+        raise Refusal(Problem("C10", f"--out {run}", found, "choose a folder outside of the data"), USAGE)
+
+
+def _check(config: Config) -> None:
+    """What a program, a network's name, its weights or the number of labels refuse, before anything is written."""
+    index = find(Path(config.data)) if config.labels != "all" else None
+    if index is not None and index.labeled:  # else the check says why there are none
+        choose_labels(index, amount(config.labels), lambda item: item.name)
     program = program_class(config.program)(**config.program_args)
     if config.committee and not isinstance(program, Generations):
         found, fix = f"gives a committee, and {config.name} learns from none", "use --method im, or METHOD+im"

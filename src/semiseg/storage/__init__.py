@@ -4,7 +4,16 @@ Refusals: exit 6 when the disk cannot take it, 4 when something is damaged, 7 wh
 Nothing is ever unpickled: weights are safetensors, everything else is JSON or CSV. `faults` makes the n-th call fail.
 """
 
-from semiseg.storage.files import make_folder, read_json, remove, require_space, write_bytes, write_json, write_text
+from semiseg.storage.files import (
+    make_folder,
+    read_json,
+    remove,
+    require_space,
+    write_bytes,
+    write_json,
+    write_text,
+    writing,
+)
 from semiseg.storage.folders import is_sealed, newest_checkpoint, save_folder, seal, sweep, verify
 from semiseg.storage.locking import lock
 from semiseg.storage.records import CsvLog, run_state
@@ -31,4 +40,5 @@ __all__ = [
     "write_bytes",
     "write_json",
     "write_text",
+    "writing",
 ]

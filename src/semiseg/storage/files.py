@@ -29,15 +29,16 @@ def damaged(where: Path | str, found: str, fix: str = "", code: str = "S01") -> 
 
 
 @contextmanager
-def writing(where: Path, needed: int) -> Iterator[None]:
-    """Turn errors of the disk into a refusal that names `where` and the bytes it needs."""
+def writing(where: Path, needed: int = 0) -> Iterator[None]:
+    """Turn errors of the disk, or of a path that cannot be, into a refusal (exit 6) with the bytes that it needs."""
     try:
         yield
     except OSError as error:
-        fix = "make room or choose another --out; the last complete version is untouched"
         if error.errno not in _FULL:
-            found = f"cannot be written ({needed} bytes): {error.strerror or error}"
+            size = f" ({needed} bytes)" if needed else ""
+            found, fix = f"cannot be written{size}: {error.strerror or error}", "choose another --out"
             raise Refusal(Problem("R02", str(where), found, fix), RESOURCES) from error
+        fix = "make room or choose another --out; the last complete version is untouched"
         found = f"does not fit on the disk: it needs {needed} bytes, {free_bytes(where)} are free"
         raise Refusal(Problem("R01", str(where), found, fix), RESOURCES) from error
 
@@ -69,8 +70,11 @@ def make(folder: Path) -> None:
     if folder.is_dir():
         return
     make(folder.parent)
-    with suppress(FileExistsError):
+    try:
         faults.mkdir(folder)
+    except FileExistsError:
+        if not folder.is_dir():  # else somebody else was quicker
+            raise
     faults.fsync_folder(folder.parent)
 
 

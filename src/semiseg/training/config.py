@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -14,11 +15,17 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from semiseg.errors import USAGE, Problem, Refusal, nearest
+from semiseg.methods import METHODS
+from semiseg.training.ranges import ARGUMENTS, CHOICES, RANGES, outside
 
 FREE = {"out", "workers", "threads", "tensorboard", "device", "data", "reuse", "checkpoint_every", "diagnose"}
 """Keys that may change when a run is resumed."""
 RESOLVED = {"size", "steps", "batch", "unlabeled_batch", "lr", "eval_every", "checkpoint_every", "threads"}
-"""Keys whose 0 means "choose for me"."""
+"""Keys whose 0 means "choose for me" here and in run.json; nobody types it: leaving the key out says the same."""
+ELSEWHERE = {
+    "data": "DATA, the first argument", "out": "--out", "method": "--method", "program": "--method METHOD+PROGRAM",
+}  # fmt: skip
+"""Keys that say what the run is. Each is given in one place, and nothing overrides it from another."""
 
 
 @dataclass
@@ -88,19 +95,6 @@ class Config:
         return hashlib.sha256(json.dumps([kept, key, data], sort_keys=True).encode()).hexdigest()
 
 
-RANGES: dict[str, tuple[float, float]] = {
-    "size": (8, 4096), "resize": (8, 16384), "steps": (1, 10**8), "epochs": (1, 10**6), "batch": (1, 4096),
-    "unlabeled_batch": (1, 4096), "lr": (1e-8, 10.0), "head_lr": (1e-3, 1e3), "weight_decay": (0, 10),
-    "lr_warmup": (0, 1), "clip": (0, 1e6), "average": (0, 0.99999), "seed": (0, 2**63 - 1), "eval_every": (1, 10**8),
-    "checkpoint_every": (1, 10**8), "threads": (1, 1024), "workers": (1, 256),
-}  # fmt: skip
-CHOICES = {
-    "augment": ("none", "default"), "turn": ("auto", "yes", "no"), "loss": ("ce", "ce+dice", "mse", "ohem"),
-    "optimizer": ("adamw", "adam", "sgd"), "schedule": ("cosine", "poly", "constant"),
-    "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
-}  # fmt: skip
-
-
 def split_name(name: str, programs: Mapping[str, Any]) -> tuple[str, str]:
     """METHOD[+PROGRAM] to its two parts; a program alone stands on `supervised`."""
     if name in programs:
@@ -117,37 +111,43 @@ def split_name(name: str, programs: Mapping[str, Any]) -> tuple[str, str]:
 class Settings:
     """Collects options, a recipe and `--set key=value` into one Config; reports every mistake at once."""
 
-    def __init__(self, method_args: Mapping[str, Any], program_args: Mapping[str, Any], config: Config) -> None:
-        self.config = config
+    def __init__(
+        self, method_args: Mapping[str, Any], program_args: Mapping[str, Any], config: Config, programs: Collection[str]
+    ) -> None:
+        self.config, self.programs = config, programs
         self.arguments = {config.method: dict(method_args), config.program: dict(program_args)}
         self.problems: list[Problem] = []
         self.types = get_type_hints(Config)
 
     def known(self) -> list[str]:
         """Every key that may be set."""
-        mine = [f.name for f in fields(Config) if not f.name.endswith("_args")]
+        mine = [f.name for f in fields(Config) if not f.name.endswith("_args") and f.name not in ELSEWHERE]
         dotted = [f"{self.config.program}.{k}" for k in self.arguments[self.config.program] if self.config.program]
         return [*mine, *self.arguments[self.config.method], *dotted]
 
     def put(self, key: str, value: Any, where: str) -> None:
         """Set one key: a field, a method's argument by its name, or NAME.argument of the method or program."""
         owner, dot, argument = key.rpartition(".")
-        if not dot and key in self.types and not key.endswith("_args"):
+        if key in ELSEWHERE:
+            self.problems.append(Problem("C04", where, f"sets {key}, which is no setting", f"use {ELSEWHERE[key]}"))
+        elif not dot and key in self.types and not key.endswith("_args"):
             self._field(key, value, where)
-        elif dot and owner in self.arguments and argument in self.arguments[owner]:
-            store = self.config.program_args if owner == self.config.program else self.config.method_args
-            self._argument(store, argument, self.arguments[owner][argument], value, where)
-        elif not dot and key in self.arguments[self.config.method]:
-            default = self.arguments[self.config.method][key]
-            self._argument(self.config.method_args, key, default, value, where)
-        elif not dot and self.config.program and key in self.arguments[self.config.program]:
-            default = self.arguments[self.config.program][key]
-            self._argument(self.config.program_args, key, default, value, where)
+        elif owners := [o for o in ([owner] if dot else self.arguments) if argument in self.arguments.get(o, ())]:
+            self._argument(owners[0], argument, value, where)
         else:
-            hint = nearest(key, self.known())
-            expected = "" if hint else ", ".join(self.known())
-            found = f"sets the unknown key '{key}'. {hint}".strip()
-            self.problems.append(Problem("C04", where, found, expected=expected))
+            self.problems.append(self._unknown(key, owner, where))
+
+    def _unknown(self, key: str, owner: str, where: str) -> Problem:
+        mine = self.config.method
+        if owner not in self.arguments and owner in self.programs:
+            found = f"sets {key}, which belongs to +{owner}, and the method is {self.config.name}"
+            return Problem("C04", where, found, f"use --method {mine}+{owner}, or leave {key} out")
+        if owner not in self.arguments and owner in METHODS:
+            found = f"sets {key}, which belongs to the method {owner}, and the method is {self.config.name}"
+            return Problem("C04", where, found, f"use --method {owner}, or leave {key} out")
+        hint = nearest(key, self.known())
+        found = f"sets the unknown key '{key}'. {hint}".strip()
+        return Problem("C04", where, found, expected="" if hint else ", ".join(self.known()))
 
     def _field(self, key: str, value: Any, where: str) -> None:
         try:
@@ -155,31 +155,53 @@ class Settings:
         except ValueError as error:
             self.problems.append(Problem("C05", where, f"sets {key} to {value!r}", expected=str(error)))
             return
-        low, high = RANGES.get(key, (float("-inf"), float("inf")))
-        if isinstance(value, int | float) and not isinstance(value, bool) and not low <= value <= high:
-            if not (value == 0 and getattr(Config, key, None) == 0):  # 0 keeps its meaning of "choose for me"
-                self.problems.append(Problem("C06", where, f"sets {key} to {value}", expected=f"{low:g} to {high:g}"))
-                return
+        if expected := outside(key, value, RANGES):
+            self.problems.append(Problem("C06", where, f"sets {key} to {value}", expected=expected))
+            return
         if key in CHOICES and value not in CHOICES[key]:
             found = f"sets {key} to '{value}'. {nearest(str(value), CHOICES[key])}".strip()
             self.problems.append(Problem("C06", where, found, expected=" or ".join(CHOICES[key])))
             return
         setattr(self.config, key, value)
 
-    def _argument(self, store: dict[str, Any], key: str, default: Any, value: Any, where: str) -> None:
+    def _argument(self, owner: str, key: str, value: Any, where: str) -> None:
+        default = self.arguments[owner][key]
         try:
-            store[key] = convert(value, type(default)) if default is not None else value
+            value = convert(value, type(default)) if default is not None else value
         except ValueError as error:
             self.problems.append(Problem("C05", where, f"sets {key} to {value!r}", expected=str(error)))
+            return
+        ours = owner in METHODS or owner in self.programs  # in a file of the user's own a name may mean anything
+        if expected := outside(key, value, ARGUMENTS if ours else {}):
+            self.problems.append(Problem("C06", where, f"sets {key} to {value}", expected=expected))
+            return
+        store = self.config.program_args if owner == self.config.program else self.config.method_args
+        store[key] = value
 
     def finish(self) -> Config:
         """The configuration, or a refusal with everything that is wrong."""
         if self.config.freeze and not self.config.weights:
             found = "keeps the encoder as it is, but nothing was learned before: there are no weights"
             self.problems.append(Problem("C06", "freeze", found, "add --weights imagenet, or freeze=no"))
+        self.problems += lacking(self.config)
         if self.problems:
             raise Refusal(self.problems, USAGE)
         return self.config
+
+
+def lacking(config: Config) -> list[Problem]:
+    """What this machine cannot do: a device that is not there, half precision without a GPU."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    problems = []
+    if not there.get(config.device, True):
+        found, fix = f"is {config.device}, and this machine has none that torch can use", "use device=cpu, or auto"
+        problems.append(Problem("C06", "device", found, fix))
+    if config.precision == "16-mixed" and (config.device == "cpu" or not any(there.values())):
+        found = "is 16-mixed, which needs a GPU"
+        problems.append(Problem("C06", "precision", found, "use precision=32-true, or bf16-mixed"))
+    return problems
 
 
 def convert(value: Any, kind: Any) -> Any:
@@ -203,8 +225,8 @@ def convert(value: Any, kind: Any) -> Any:
             number = float(value)
         except (TypeError, ValueError):
             raise ValueError("a number") from None
-        if number != number or (kind is int and number != int(number)):
-            raise ValueError("a whole number" if kind is int else "a number, not NaN")
+        if not math.isfinite(number) or (kind is int and number != int(number)):
+            raise ValueError("a whole number" if kind is int else "a number, not NaN or infinite")
         return kind(number)
     return kind(value) if callable(kind) else value
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from semiseg import storage
 from semiseg.data import cache
 from semiseg.data.cache import Store, Units
 from semiseg.data.check import Checked, check
@@ -92,17 +93,26 @@ class Prepared:
                     c.unlabeled_batch, c.augment, self.turn, planes)  # fmt: skip
 
 
-def look(config: Config, log: Log, folds: int = 0) -> Checked:
+def look(config: Config, log: Log, folds: int = 0, learner: str = "", into: Path | None = None) -> Checked:
     """Check the data folder; refuses what `semiseg check` refuses, says aloud what it notes.
 
-    folds: members are scored on labels that they did not see, so no val set is carved from the labels.
+    folds: members are scored on labels that they did not see, so no val set is carved from the labels. learner: who
+    learns from unlabeled images, so that there must be some. into: the file to keep everything in that was found.
     """
     with log.timed("check"), log.bar("reading the folder", 1) as bar:
         checked = check(Path(config.data), size=None if config.resize else config.size or None,
                         labels=amount(config.labels), members=folds or None, workers=config.workers,
                         progress=lambda done, total: bar(done, total))  # fmt: skip
+    free = [item for item in checked.index.unlabeled if not (config.oracle and item.masks)]
+    if learner and checked.index.labeled and not free:
+        fix = "put images without masks into unlabeled/, or train with --method supervised"
+        found = f"has no unlabeled images, and {learner} learns from them"
+        checked.problems = [p for p in checked.problems if p.code != "D32"]  # a warning to everybody else
+        checked.problems.append(Problem("D32", config.data, found, fix))
+    if into is not None:
+        storage.write_json(into, {**checked.to_json(), "digests": checked.digests})
     checked.refuse()
-    for line in render(checked.problems, "semiseg check --json"):
+    for line in render(checked.problems, str(into or "semiseg check --json")):
         log.say(f"Note: {line}")
     return checked
 

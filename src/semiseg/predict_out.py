@@ -1,0 +1,210 @@
+"""The folder that masks go into: where it may lie, which images it holds, and that what it says it holds is there."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from semiseg import storage
+from semiseg.data import decode
+from semiseg.data.classes import ClassMap
+from semiseg.data.decode import shown
+from semiseg.data.index import SPLITS, order
+from semiseg.data.walk import nfc
+from semiseg.errors import BUSY, USAGE, Problem, Refusal
+
+Row = dict[str, Any]
+Places = Callable[[str], list[str]]
+COLUMNS = ("image", "mask", "source", "sha256", "coding", "model", "written")
+"""What every table has: the image's path seen from the folder and its content, and the content of its files."""
+OTHER = "choose another --out"
+
+
+class Output:
+    """masks/ and what lies beside it, and the table that lists them by image.
+
+    A file that the table does not list is somebody's work and is never written over. Every image is in the table before
+    its files are written, so the call after one that was killed knows them. Rows of other images stay.
+    """
+
+    def __init__(self, out: Path, table: str, classes: ClassMap, places: Places) -> None:
+        self.out, self.table, self.places = out, out / table, places
+        self.coding = hashlib.sha256(repr(classes.to_json()).encode()).hexdigest()[:8]
+        self.rows = _read(self.table)
+        if any(row["coding"] != self.coding for row in self.rows.values()):
+            raise _busy([(self.table, "lists masks of other classes or in another coding", OTHER)])
+
+    def claim(self, files: Mapping[str, Path]) -> None:
+        """List images (name -> file) that are to come. Refuses (exit 7) to replace what was not made from them."""
+        listed = {file for name in self.rows for file in self.places(name)}
+        tops = {file.split("/")[0] for name in files for file in self.places(name)}
+        wrong = [(self.out / file, f"is not listed in {shown(self.table)}: it was not predicted", OTHER)
+                 for top in sorted(tops) for file in _files(self.out, top) if file not in listed]  # fmt: skip
+        for name, path in files.items():
+            row, source = self.rows.get(name), self._source(path)
+            there = [file for file in self.places(name) if (self.out / file).exists()]
+            if row and row["source"] != source and there and row["sha256"] != _digest(path):
+                found = f"was made from {row['source']}, and {shown(path)} has the same name"
+                wrong.append((self.out / there[0], found, f"{OTHER} for other images"))
+            elif not row or not there:
+                self.rows[name] = {"image": name, "source": source, "coding": self.coding}
+        if wrong:
+            raise _busy(wrong)
+        self.save()
+
+    def has(self, name: str, path: Path, digest: str, key: str) -> bool:
+        """Were all files of the image written by the same model, for the same content, and are they as they were?"""
+        row = self.rows[name]
+        if row.get("sha256") != digest or row.get("model") != key or row.get("written") != self._written(name):
+            return False
+        row["source"] = self._source(path)
+        return True
+
+    def put(self, name: str, path: Path, digest: str, key: str, files: Mapping[str, bytes], row: Row) -> None:
+        """Write the files of an image, the mask first in `files`, and its row. Refusal exit 6."""
+        for file, data in files.items():
+            storage.write_bytes(self.out / file, data)
+        self.rows[name] = {
+            "image": name, "mask": next(iter(files)), **row, "source": self._source(path), "sha256": digest,
+            "coding": self.coding, "model": key, "written": self._written(name),
+        }  # fmt: skip
+
+    def save(self) -> None:
+        """Write the table."""
+        write_rows(self.table, [self.rows[name] for name in sorted(self.rows, key=order)])
+
+    def close(self) -> None:
+        """Take images out again that have no files, and write the table."""
+        self.rows = {n: r for n, r in self.rows.items() if any((self.out / file).exists() for file in self.places(n))}
+        self.save()
+
+    def _source(self, path: Path) -> str:
+        """The image as seen from here: both may move together."""
+        image, here = Path(os.path.realpath(path)), Path(os.path.realpath(self.out))
+        return Path(os.path.relpath(image, here) if image.anchor == here.anchor else image).as_posix()
+
+    def _written(self, name: str) -> str:
+        """One SHA-256 for all files of an image; empty when one is missing."""
+        try:
+            parts = [hashlib.sha256((self.out / file).read_bytes()).digest() for file in self.places(name)]
+        except OSError:
+            return ""
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+@contextmanager
+def filling(
+    out: Path, table: str, images: Path, files: Mapping[str, Path], classes: ClassMap, places: Places
+) -> Iterator[Output]:
+    """The output of one call, for it alone, with `files` claimed; its table is written whatever happens.
+
+    places(name): the files of an image below `out`. Raises Refusal C10: a place that is not free (exit 2), files of
+    somebody else (exit 7); R02, R03 when it cannot be written or another call is at it.
+    """
+    free(out, images)
+    with storage.lock(out):
+        storage.sweep(out)
+        output = Output(out, table, classes, places)
+        output.claim(files)
+        try:
+            yield output
+        finally:
+            output.close()
+
+
+def free(out: Path, images: Path) -> None:
+    """Refuses (exit 2) a place among the images or in a data folder's own, a run, and a file."""
+    target, source = Path(os.path.realpath(out)), Path(os.path.realpath(images))
+    inner = source / "images" if (source / "images").is_dir() else source
+    above = (target, *target.parents)
+    file = next((p for p in above if os.path.lexists(p) and not os.path.isdir(p)), None)
+    text = ""
+    if source.is_dir() and (target == source or target.is_relative_to(inner)):
+        text = "is the folder of the images, or lies in it"
+    elif file is not None:
+        text = "is a file" if file == target else f"lies below {shown(file)}, which is a file"
+    elif run := next((p for p in above if os.path.isfile(p / "run.json")), None):
+        text = "is a run" if run == target else f"lies in the run {shown(run)}"
+    elif any(os.path.isdir(target / name) for name in ("images", "splits")):
+        text = "is a data folder, and masks/ in it are yours"
+    elif any(_own(p, target) for p in target.parents):
+        text = "lies in a data folder, where its own files are"
+    if text:
+        raise Refusal(Problem("C10", f"--out {out}", text, "choose another folder"), USAGE)
+
+
+def _own(root: Path, target: Path) -> bool:
+    """Is `target` below a folder of `root` that is read when `root` is given as data?"""
+    parts = [n for n in ("images", "masks", "splits") if os.path.isdir(root / n)]
+    data = "splits" in parts or len(parts) == 2
+    return data and target.relative_to(root).parts[0] in ("images", "masks", "splits", *SPLITS)
+
+
+def mask_places(classes: ClassMap) -> Places:
+    """places(name): where the masks of an image go in the coding of `classes`, as `ClassMap.encode` tells."""
+    flat = np.zeros((len(classes.names), 1, 1) if classes.kind == "multilabel" else (1, 1), np.uint8)
+    kinds = [(folder and f"{folder}/", coded.suffix) for folder, coded in classes.encode(flat).items()]
+    return lambda name: [f"masks/{folder}{name}{suffix}" for folder, suffix in kinds]
+
+
+def png(array: np.ndarray) -> bytes:
+    """An array as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    """A CSV file of rows, with the columns of the fullest one; no file where there are none."""
+    if not rows:
+        if path.exists():
+            path.unlink()
+        return
+    text = io.StringIO()
+    fullest: Row = max(rows, key=len)
+    writer = csv.DictWriter(text, list(fullest), lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    storage.write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _read(path: Path) -> dict[str, Row]:
+    if not os.path.lexists(path):
+        return {}
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        read = csv.DictReader(io.StringIO(text, newline=""))
+        rows = [{k: row.get(k) or "" for k in [*row, *COLUMNS] if k} for row in read]
+    except (OSError, csv.Error):
+        rows = [{}]
+    if not all(row.get("image") and row.get("source") and row.get("coding") for row in rows):
+        raise _busy([(path, "was not written by this command, or was changed", f"{OTHER}, or move it away")])
+    return {row["image"]: row for row in rows}
+
+
+def _files(out: Path, top: str) -> Iterator[str]:
+    """Image files below out/top, as posix paths below `out`."""
+    for folder, _, names in os.walk(out / top):
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in decode.SUFFIXES:
+                yield nfc((Path(folder) / name).relative_to(out).as_posix())
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(decode.load(path)).hexdigest()
+    except Refusal:
+        return ""
+
+
+def _busy(found: list[tuple[Path, str, str]]) -> Refusal:
+    return Refusal([Problem("C10", shown(path), text, fix) for path, text, fix in found], BUSY)

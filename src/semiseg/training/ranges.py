@@ -1,0 +1,46 @@
+"""What may be typed: the ranges and words of every key, and of the arguments of methods and programs by their names.
+
+They bind what people type. A constructor takes what its caller gives: a test may ask for a threshold above 1.
+"""
+
+from __future__ import annotations
+
+RANGES: dict[str, tuple[float, float]] = {
+    "size": (8, 4096), "resize": (8, 16384), "steps": (1, 10**8), "epochs": (1, 10**6), "batch": (1, 4096),
+    "unlabeled_batch": (1, 4096), "lr": (1e-8, 10.0), "head_lr": (1e-3, 1e3), "weight_decay": (0, 10),
+    "lr_warmup": (0, 1), "clip": (0, 1e6), "average": (0, 0.99999), "seed": (0, 2**63 - 1), "eval_every": (1, 10**8),
+    "checkpoint_every": (1, 10**8), "threads": (1, 1024), "workers": (1, 256),
+}  # fmt: skip
+OFF = {"resize"}
+"""Keys whose 0 has a meaning of its own outside their range."""
+CHOICES = {
+    "augment": ("none", "default"), "turn": ("auto", "yes", "no"), "loss": ("ce", "ce+dice", "mse", "ohem"),
+    "optimizer": ("adamw", "adam", "sgd"), "schedule": ("cosine", "poly", "constant"),
+    "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"), "device": ("auto", "cpu", "cuda", "mps"),
+}  # fmt: skip
+
+SHARE, DECAY, WEIGHT, COUNT = (0, 1), (0, 0.99999), (0, 1e6), (1, 10**6)
+ARGUMENTS: dict[str, tuple[float, float]] = {
+    "threshold": SHARE, "mass": SHARE, "sure": SHARE, "unreliable": SHARE,  # probabilities and quantiles
+    "warmup": SHARE, "ramp": SHARE, "share": SHARE,  # of the training
+    "dropout": SHARE, "weak": SHARE, "strong": SHARE, "spared": SHARE, "mix": SHARE,  # how often it is drawn
+    "cover": SHARE, "hidden": SHARE, "masked": SHARE, "eta": SHARE,
+    "ema": DECAY, "spread": DECAY,
+    "weight": WEIGHT, "contrast": WEIGHT, "discriminator": WEIGHT, "distill": WEIGHT, "prediction": WEIGHT,
+    "feature": WEIGHT, "back": WEIGHT, "disc_weight": WEIGHT,
+    "alpha": (1e-3, 1e3), "temperature": (1e-3, 1e3),
+    "positives": COUNT, "anchors": COUNT, "negatives": COUNT, "bank": COUNT, "dims": COUNT, "dim": COUNT,
+    "low_rank": (0, 10**6), "high_rank": COUNT, "stride": (1, 256), "side": (0, 4096),
+    "erode": (0, 255), "dilate": (0, 255),
+}  # fmt: skip
+"""An argument of one name has one range, whoever takes it. What depends on other arguments, their owner refuses."""
+
+
+def outside(key: str, value: object, ranges: dict[str, tuple[float, float]]) -> str:
+    """The range of a key, in words, when a number lies outside of it; empty for everything else."""
+    if key not in ranges or isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    low, high = ranges[key]
+    if low <= value <= high or (value == 0 and key in OFF):
+        return ""
+    return ("0, or " if key in OFF else "") + f"{low:g} to {high:g}"
