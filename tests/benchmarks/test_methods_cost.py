@@ -47,3 +47,24 @@ def test_a_row_of_the_table(bench):
     assert row["forward_only"] == 0 and row["forward_backward"] == 6
     assert row["overhead"] == pytest.approx(row["step_ms"] / row["predicted_ms"] - 1, rel=0.1, abs=0.02)
     assert row["times_supervised"] == pytest.approx(row["step_ms"] / row["supervised_step_ms"], rel=0.05, abs=0.02)
+
+
+def test_other_modules_are_counted_and_repeated(bench):
+    """A discriminator works twice: frozen, with gradients for its input, and trained, on detached features."""
+    module, setting = bench
+    method, _, step = setting.step_of("sufd")
+    with module.counted(method) as passes:
+        step()
+    found = {(key.who, key.shape[0], key.moves, key.through): n for key, n in passes.items() if key.part == "other"}
+    assert found == {("discriminator", 2, False, True): 1, ("discriminator", 4, True, False): 1}
+    heads = {(key.shape[0], key.moves): n for key, n in passes.items() if key.part == "head"}
+    assert heads == {(2, False): 1, (2, True): 2}  # the teacher; labeled and strong images, not judged ones
+    before = [p.clone() for p in method.parameters()]
+    setting.bare(passes, module.others(method))()
+    assert all(torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
+
+
+def test_heads_of_teachers_are_other_modules(bench):
+    module, setting = bench
+    method, _, _ = setting.step_of("u2pl")
+    assert set(module.others(method)) == {"represent", "teacher.represent"}
