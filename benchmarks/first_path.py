@@ -21,7 +21,7 @@ from typing import Any
 SETS = {
     "isic2018": ["--labels", "40", "--resize", "96", "--size", "96"],
     "camvid": ["--resize", "120", "--size", "96"],
-    "vnc_em": ["--size", "128"],
+    "vnc_em": ["--size", "96"],
     "covid_ct": ["--resize", "128", "--size", "96"],
 }
 METHODS = ("ensemble", "im", "supervised")  # the later ones take over the first one's members of generation 0
