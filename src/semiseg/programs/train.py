@@ -93,6 +93,8 @@ def train(
     run, mode = Path(out), "force" if resume is True else resume or ""
     if mode not in RESUME:
         raise usage("resume", f"is {resume!r}", expected="True to continue, 'auto' to continue or start, or nothing")
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:  # one would wait for those that the lock sent away
+        raise usage("the launcher", f"has started {processes} processes", "start one", "one process writes a run")
     begin = time.monotonic()
     _apart(Path(data), run)
     with storage.writing(run):

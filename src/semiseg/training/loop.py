@@ -22,7 +22,7 @@ from semiseg.errors import DIVERGED, USAGE, Problem, Refusal
 from semiseg.methods.base import Method
 from semiseg.training import checkpoint
 from semiseg.training.config import Config
-from semiseg.training.distributed import average_norms, fabric_of
+from semiseg.training.distributed import average_norms, fabric_of, key_of
 from semiseg.training.logs import Board, Log
 from semiseg.training.signals import STOP, Stopped
 
@@ -174,7 +174,7 @@ class _Run:
 
     def one_step(self) -> None:
         """Draw, compute, move. No value leaves the device here."""
-        config, key = self.config, self.job.key
+        config, key = self.config, key_of(self.job.key, self.fabric.global_rank)
         torch.manual_seed(seed_of(*key, "step", self.step))
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * group["lr_scale"] * rate(self.step, config)
