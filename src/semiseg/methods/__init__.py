@@ -88,6 +88,16 @@ def _load(path: Path) -> ModuleType:
 
 
 def arguments(cls: type) -> dict[str, object]:
-    """The keyword-only arguments of a method or program and their defaults: its configuration."""
-    parameters = inspect.signature(cls).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    """The keyword-only arguments of a method or program and their defaults: its configuration.
+
+    A constructor with `**inherited` has those of the class it inherits from as well, with its own defaults where it
+    names them.
+    """
+    found: dict[str, object] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())
+        own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        found = {**found, **own} if any(p.kind is p.VAR_KEYWORD for p in parameters) else own
+    return found

@@ -162,30 +162,10 @@ class SUFD(SupMix):
     views = ("strong", "train")
     pastes = False
 
-    def __init__(
-        self,
-        make: Make,
-        task: Task,
-        *,
-        threshold: float = 0.968,
-        weight: float = 1.0,
-        discriminator: float = 0.001,
-        ema: float = 0.99,
-        warmup: float = 0.0,
-        ramp: float = 0.0,
-    ) -> None:
+    def __init__(self, make: Make, task: Task, *, discriminator: float = 0.001, **inherited: Any) -> None:
         if discriminator <= 0:
             raise usage("discriminator", f"is {discriminator}", expected="a weight above 0: sufd is nothing without it")
-        super().__init__(
-            make,
-            task,
-            threshold=threshold,
-            weight=weight,
-            discriminator=discriminator,
-            ema=ema,
-            warmup=warmup,
-            ramp=ramp,
-        )
+        super().__init__(make, task, discriminator=discriminator, **inherited)
 
 
 def visible(weight: Tensor, features: Features, decoded: Tensor) -> Tensor:

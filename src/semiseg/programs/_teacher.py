@@ -17,7 +17,9 @@ from semiseg.training.evaluate import images
 class OneTeacher(Generations):
     """Its labels are trusted at every pixel. members: of a generation; the best on val teaches, else the first."""
 
-    def __init__(self, *, members: int, generations: int, students: int, share: float, patience: int = 1) -> None:
+    def __init__(
+        self, *, members: int = 1, generations: int = 1, students: int = 1, share: float = 0.0, patience: int = 1
+    ) -> None:
         if members < 1:
             raise Refusal(Problem("C02", f"{self.name}.members", f"is {members}", expected="at least 1"), USAGE)
         if not 0 <= share <= 1:

@@ -6,6 +6,8 @@ Differs from [0]: the same budget, presets and promotion rule as `im`, so that t
 
 from __future__ import annotations
 
+from typing import Any
+
 from semiseg.inconsistency import InconsistencyMask
 from semiseg.methods.base import Refiner
 from semiseg.programs._generations import Generations
@@ -18,21 +20,8 @@ class Ensemble(Generations):
 
     name = "ensemble"
 
-    def __init__(
-        self,
-        *,
-        members: int = 3,
-        generations: int = 1,
-        students: int = 1,
-        share: float = 0.0,
-        members_by: str = "seed",
-        networks: str = "",
-        patience: int = 1,
-    ) -> None:
-        super().__init__(
-            members=members, generations=generations, students=students, members_by=members_by, networks=networks,
-            patience=patience,
-        )  # fmt: skip
+    def __init__(self, *, share: float = 0.0, **inherited: Any) -> None:
+        super().__init__(**inherited)
         self.share = share
 
     def rule(self) -> Rule:

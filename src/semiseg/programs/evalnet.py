@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,23 +38,11 @@ class EvalNetProgram(Generations):
 
     name = "evalnet"
 
-    def __init__(
-        self,
-        *,
-        members: int = 3,
-        generations: int = 2,
-        students: int = 1,
-        threshold: float = 0.0,
-        share: float = 0.0,
-        members_by: str = "seed",
-        networks: str = "",
-    ) -> None:
+    def __init__(self, *, generations: int = 2, threshold: float = 0.0, share: float = 0.0, **inherited: Any) -> None:
         for key, value in (("threshold", threshold), ("share", share)):
             if not 0 <= value <= 1:
                 raise Refusal(Problem("C02", f"evalnet.{key}", f"is {value}", expected="0 to 1"), USAGE)
-        super().__init__(
-            members=members, generations=generations, students=students, members_by=members_by, networks=networks
-        )
+        super().__init__(generations=generations, **inherited)
         self.threshold, self.share = threshold, share
 
     def refiner(self, session: Session) -> Refiner:

@@ -9,6 +9,7 @@ preset "paper"); every model gets the same steps; a generation that is not bette
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,8 +57,6 @@ class IM(Generations):
         self,
         *,
         members: int = 3,
-        generations: int = 1,
-        students: int = 1,
         preset: str = "default",
         route: str = "offline",
         share: float = 0.0,
@@ -71,9 +70,7 @@ class IM(Generations):
         dilate: int = 0,
         discs: str = "",
         disc_weight: float = 0.0,
-        members_by: str = "seed",
-        networks: str = "",
-        patience: int = 1,
+        **inherited: Any,
     ) -> None:
         given = {
             "preset": preset,
@@ -96,10 +93,7 @@ class IM(Generations):
             raise self._wrong(
                 "disc_weight", f"is {disc_weight} with discs='{discs}'", expected="above 0, with discs=LABEL"
             )
-        super().__init__(
-            members=members, generations=generations, students=students, members_by=members_by, networks=networks,
-            patience=patience,
-        )  # fmt: skip
+        super().__init__(members=members, **inherited)
         self.preset, self.route, self.share, self.agreement = preset, route, share, agreement
         self.reduce, self.erode, self.dilate = reduce, erode, dilate
         self.discs, self.disc_weight = discs, disc_weight or (3.0 if preset == "paper" else 1.0)

@@ -9,6 +9,7 @@ Differs from [1]: noise is drawn anew every time and blocking comes after it, so
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ COPIES = 5
 
 
 class IMPlus(IM):
-    """As im, whose arguments of the same name it has, with a noisy-student schedule.
+    """As im, with all its arguments and a noisy-student schedule.
 
     grow: what unet1x1 gains in width every generation; 0 = it does not grow.
     """
@@ -35,27 +36,8 @@ class IMPlus(IM):
     name = "im_plus"
     clean = False  # every image once more as it is
 
-    def __init__(
-        self,
-        *,
-        members: int = 2,
-        generations: int = 5,
-        students: int = 1,
-        preset: str = "default",
-        share: float = 0.0,
-        fill: str = "",
-        label: str = "",
-        gate: str = "",
-        draw: str = "",
-        discs: str = "",
-        grow: float = 0.25,
-        members_by: str = "seed",
-        networks: str = "",
-    ) -> None:
-        super().__init__(
-            members=members, generations=generations, students=students, preset=preset, share=share, fill=fill,
-            label=label, gate=gate, draw=draw, discs=discs, members_by=members_by, networks=networks,
-        )  # fmt: skip
+    def __init__(self, *, members: int = 2, generations: int = 5, grow: float = 0.25, **inherited: Any) -> None:
+        super().__init__(members=members, generations=generations, **inherited)
         if not 0 <= grow <= 8:
             raise self._wrong("grow", f"is {grow}", expected="0 to 8")
         self.grow = grow
@@ -79,29 +61,8 @@ class IMPlusPlus(IMPlus):
 
     name = "im_plusplus"
 
-    def __init__(
-        self,
-        *,
-        members: int = 2,
-        generations: int = 5,
-        students: int = 1,
-        preset: str = "default",
-        share: float = 0.0,
-        fill: str = "",
-        label: str = "",
-        gate: str = "",
-        draw: str = "",
-        discs: str = "",
-        grow: float = 0.25,
-        low: float = 0.0,
-        high: float = 0.0,
-        members_by: str = "seed",
-        networks: str = "",
-    ) -> None:
-        super().__init__(
-            members=members, generations=generations, students=students, preset=preset, share=share, fill=fill,
-            label=label, gate=gate, draw=draw, discs=discs, grow=grow, members_by=members_by, networks=networks,
-        )  # fmt: skip
+    def __init__(self, *, low: float = 0.0, high: float = 0.0, **inherited: Any) -> None:
+        super().__init__(**inherited)
         if not (low == high == 0 or 0 <= low < high <= 1):
             raise self._wrong("low", f"is {low} with high={high}", expected="0 <= low < high <= 1, or both 0")
         self.low, self.high = low, high

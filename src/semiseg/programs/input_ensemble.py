@@ -7,6 +7,8 @@ for every kind of task; brightness changes do not add up over views.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from semiseg.errors import USAGE, Problem, Refusal
@@ -26,10 +28,8 @@ class InputEnsemble(OneTeacher):
 
     name = "input_ensemble"
 
-    def __init__(
-        self, *, members: int = 1, generations: int = 1, students: int = 1, share: float = 0.0, views: int = 4
-    ) -> None:
-        super().__init__(members=members, generations=generations, students=students, share=share)
+    def __init__(self, *, views: int = 4, **inherited: Any) -> None:
+        super().__init__(**inherited)
         if not 2 <= views <= MOST:
             raise Refusal(Problem("C02", "input_ensemble.views", f"is {views}", expected=f"2 to {MOST}"), USAGE)
         self.views = views

@@ -7,6 +7,8 @@ Differs from [1]: noise is drawn anew every time; every student gets the same st
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from semiseg.data.sampler import Drawing
@@ -25,10 +27,8 @@ class NoisyStudent(OneTeacher):
 
     name = "noisy_student"
 
-    def __init__(
-        self, *, members: int = 1, generations: int = 5, students: int = 1, share: float = 0.0, grow: float = 0.25
-    ) -> None:
-        super().__init__(members=members, generations=generations, students=students, share=share)
+    def __init__(self, *, generations: int = 5, grow: float = 0.25, **inherited: Any) -> None:
+        super().__init__(generations=generations, **inherited)
         if not 0 <= grow <= 8:
             raise Refusal(Problem("C02", "noisy_student.grow", f"is {grow}", expected="0 to 8"), USAGE)
         self.grow = grow

@@ -16,8 +16,3 @@ class SelfTraining(OneTeacher):
     """
 
     name = "self_training"
-
-    def __init__(
-        self, *, members: int = 1, generations: int = 1, students: int = 1, share: float = 0.0, patience: int = 1
-    ) -> None:
-        super().__init__(members=members, generations=generations, students=students, share=share, patience=patience)
