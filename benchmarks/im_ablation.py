@@ -26,7 +26,10 @@ FACTORS = {
     "committee": ["im@members=2", "im@members=5", "im@agreement=2"],
     "diversity": ["im@members_by=bootstrap", "im@members_by=folds"],
     "mask": ["im@erode=3@dilate=3", "im@gate=foreground"],
+    "generations": ["im@generations=3"],
+    "student augmentation": ["im_plus@members=3@generations=1@grow=0"],
     "route": ["fixmatch", "fixmatch+im", "fixmatch+im@route=online"],
+    "warm-up": ["fixmatch+im@warmup=0.2"],
     "preset": ["im@preset=paper"],
     "self-training": ["self_training"],
 }
