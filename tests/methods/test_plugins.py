@@ -7,7 +7,7 @@ import tiny
 from semiseg.batch import IGNORE, Clock, Labeled, Planes, Target
 from semiseg.errors import Refusal
 from semiseg.inconsistency import InconsistencyMask
-from semiseg.methods import _choices, method_class
+from semiseg.methods import method_class
 from semiseg.methods._choices import mask_view, mixed, select
 from semiseg.methods._separation import separation
 from semiseg.storage import hash_tensors
@@ -44,7 +44,7 @@ def build(name, kind, *, pixelwise=False, masks=False, **changes):
 
 
 def images(name, kind, **options):
-    return tiny.unlabeled(kind, views=len(method_class(name).views), **options)
+    return tiny.unlabeled(kind, views=2, **options)
 
 
 def train(method, labeled, unlabeled, steps=2):
@@ -143,8 +143,10 @@ def statistics(method):
 def test_a_masked_view_leaves_running_statistics_alone(name, kind):
     """Statistics after a step do not depend on the last view if it is masked, and do otherwise."""
     unlabeled = images(name, kind)
-    others = unlabeled.replace(strong=(*unlabeled.strong[:-1], 1 - unlabeled.strong[-1]))
     for view, equal in (("masked", True), ("strong", False)):
+        last = len(build(name, kind, view=view).views) - 1
+        strong = [1 - v if i == last else v for i, v in enumerate(unlabeled.strong)]
+        others = unlabeled.replace(strong=tuple(strong))
         after = []
         for batch in (unlabeled, others):
             method = build(name, kind, view=view)
@@ -154,27 +156,26 @@ def test_a_masked_view_leaves_running_statistics_alone(name, kind):
         assert all(m.track_running_stats for m in method.modules() if hasattr(m, "track_running_stats"))
 
 
-def test_patches_are_hidden_after_mixing_and_keep_their_labels(monkeypatch):
-    """Of the last view only; the others, and every target, are as without a mask."""
-    shown = []
-    monkeypatch.setattr(_choices, "mask_view", lambda image, clock: shown.append(image) or mask_view(image, clock))
-    unlabeled = images("unimatch", "multiclass")
-    losses = [
-        build("unimatch", "multiclass", view=view, pixelwise=True).step(tiny.labeled("multiclass"), unlabeled, CLOCK)
-        for view in ("strong", "masked")
-    ]
-    task = tiny.task_of("multiclass")
-    target = task.target(unlabeled.weak.expand(-1, 3, -1, -1), unlabeled.valid)
-    pasted, _ = mixed("cutmix", unlabeled.strong[1], target, tiny.labeled("multiclass"), task, CLOCK, "box1")
-    assert len(shown) == 1 and torch.equal(shown[0], pasted)
-    assert losses[0]["kept"] == losses[1]["kept"] and losses[0]["feature"] == losses[1]["feature"]
-    assert losses[0]["strong"] != losses[1]["strong"]
+def test_the_masked_view_is_not_pasted_into_and_stands_beside_a_whole_one(name, kind):
+    """Loss = mean of a pasted whole view and of the last one with patches hidden, which keeps its own labels."""
+    labeled, unlabeled = tiny.labeled(kind), images(name, kind)
+    method = build(name, kind, view="masked", pixelwise=True)
+    beliefs = []
+    method.refine = lambda unlabeled, target, clock: (beliefs.append(target), (unlabeled, target))[1]
+    found = method.step(labeled, unlabeled, CLOCK)["strong"]
+    pasted, belief = mixed("cutmix", unlabeled.strong[0], beliefs[0], labeled, method.task, CLOCK, "box0")
+    shown = mask_view(unlabeled.strong[1], method.student, CLOCK)
+    whole = method.task.consistency(method.student(pasted), belief)
+    part = method.task.consistency(method.student(shown), beliefs[0])
+    assert found.item() == pytest.approx((whole + part).item() / 2, abs=1e-6) and whole.item() != part.item()
+    assert len(method.views) == 2 and len(method_class("fixmatch").views) == 1
 
 
 def test_most_of_a_masked_view_is_one_colour():
-    image = torch.rand(64, 2, 32, 32)
-    shown = mask_view(image, CLOCK)
-    hidden = (shown == image.mean((2, 3), keepdim=True)).all(1, keepdim=True)
+    image, network = torch.rand(64, 2, 32, 32), tiny.Pixelwise(2, 2)
+    network.mean.copy_(torch.tensor([0.25, 0.75]).view(-1, 1, 1))
+    shown = mask_view(image, network, CLOCK)
+    hidden = (shown == network.mean).all(1, keepdim=True)
     assert hidden.float().mean().item() == pytest.approx(0.7, abs=0.02)
     assert torch.where(hidden, image, shown).equal(image)
 

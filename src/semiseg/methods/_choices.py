@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from semiseg.batch import IGNORE, Clock, Labeled, Target
+from semiseg.batch import IGNORE, Clock, Labeled, Target, Unlabeled
 from semiseg.data.mixing import class_regions, cut_boxes, cutmix
 from semiseg.errors import nearest, usage
 from semiseg.methods._patches import hide, patches
@@ -16,6 +16,9 @@ from semiseg.methods._supmix import supmix
 from semiseg.networks.base import batch_stats
 from semiseg.networks.perturb import LEVELS
 from semiseg.task import Task
+
+if TYPE_CHECKING:
+    from semiseg.methods.base import Method
 
 CHOICES = {
     "refine": ("confidence", "csl"),
@@ -60,19 +63,28 @@ def mixed(
     return cutmix(strong, target, ~regions)  # the next image wherever the chosen classes are not
 
 
-def mask_view(image: Tensor, clock: Clock) -> Tensor:
-    """(U,C,H,W) without most of its patches (MaskMatch's proxy task): what they show is to be inferred from the rest."""
-    return hide(image, patches(len(image), (image.shape[-2], image.shape[-1]), clock.generator("patches")))
+def strong_loss(
+    method: Method, view: str, mix: str, labeled: Labeled, unlabeled: Unlabeled, target: Target, clock: Clock
+) -> Tensor:
+    """Mean over the strong views of Σ weight · CE / #pixels inside the image; one pass for all, each with its own boxes.
+
+    view = masked: most patches of the last view are hidden, and nothing is pasted into it, as MaskMatch has it: what they
+    show is to be inferred from the rest. Its pass is its own and leaves BN running statistics alone.
+    """
+    task, network = method.task, method.student
+    whole = unlabeled.strong[: len(unlabeled.strong) - (view == "masked")]
+    pasted = [mixed(mix, v, target, labeled, task, clock, f"box{i}") for i, v in enumerate(whole)]
+    logits = network(torch.cat([image for image, _ in pasted])).chunk(len(pasted))
+    terms = [task.consistency(x, belief) for x, (_, belief) in zip(logits, pasted, strict=True)]
+    if view == "masked":
+        with batch_stats(network, track=False):
+            terms.append(task.consistency(network(mask_view(unlabeled.strong[-1], network, clock)), target))
+    return torch.stack(terms).mean()
 
 
-def forward_views(network: nn.Module, views: Sequence[Tensor], view: str, clock: Clock) -> tuple[Tensor, ...]:
-    """Logits of each view: all in one pass; a "masked" last one in its own, which leaves BN running statistics alone."""
-    if view == "strong":
-        return network(torch.cat(list(views))).chunk(len(views))
-    *others, last = views
-    logits = network(torch.cat(others)).chunk(len(others)) if others else ()
-    with batch_stats(network):
-        return *logits, network(mask_view(last, clock))
+def mask_view(image: Tensor, network: nn.Module, clock: Clock) -> Tensor:
+    """(U,C,H,W) without most of its patches."""
+    return hide(image, patches(len(image), (image.shape[-2], image.shape[-1]), clock.generator("patches")), network)
 
 
 def caveat(refine: str, task: Task) -> str:

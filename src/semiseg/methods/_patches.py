@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def patch_side(size: tuple[int, int]) -> int:
@@ -30,12 +32,6 @@ def patches(
     return hidden.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., : size[0], : size[1]]
 
 
-def hide(image: Tensor, where: Tensor) -> Tensor:
-    """(B,C,H,W) with the pixels at `where` (B,1,H,W) bool in the mean colour of their own image; no gradient from them.
-
-    The papers fill with 0 after normalisation, the mean colour of the data set that the normalisation came from. The
-    two are equal only for an image of exactly that mean. The image's own needs no knowledge of the network and lies
-    inside the range of dark or bright data, too; the network still sees no detail of what is hidden.
-    """
-    mean = image.detach().mean((2, 3), keepdim=True)
-    return torch.where(where.to(image.device), mean, image)
+def hide(image: Tensor, where: Tensor, network: nn.Module) -> Tensor:
+    """(B,C,H,W) with the pixels at `where` (B,1,H,W) bool in the mean colour, which `network` normalises to 0."""
+    return torch.where(where.to(image.device), cast(Tensor, network.mean).to(image.dtype), image)

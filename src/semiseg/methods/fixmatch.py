@@ -22,10 +22,9 @@ class FixMatch(Method):
     """L = (L_sup + weight · ramp(t) · L_strong) / 2, L_strong = Σ [c ≥ threshold] CE / #pixels inside the image.
 
     threshold: confidence max p (per label max(p, 1-p)). refine: confidence, or csl (its weights, no threshold); mix:
-    what is pasted, none, cutmix, classmix or supmix; view: strong, or masked. No warm-up, no ramp in [1].
+    what is pasted, none, cutmix, classmix or supmix; view: strong, or masked (MaskMatch's view beside the strong one, each
+    half). No warm-up, no ramp in [1].
     """
-
-    views = ("strong",)
 
     def __init__(
         self,
@@ -42,6 +41,7 @@ class FixMatch(Method):
     ) -> None:
         super().__init__(make, task)
         _choices.check(refine=refine, mix=mix, view=view)
+        self.views = ("strong", "strong") if view == "masked" else ("strong",)
         self.threshold, self.rule, self.mix, self.view = threshold, refine, mix, view
         self.weight, self.warmup, self.ramp = weight, warmup, ramp
 
@@ -52,10 +52,8 @@ class FixMatch(Method):
         clean = self.student(torch.cat([labeled.image, unlabeled.weak]))
         target = _choices.select(self.rule, self.believe(unlabeled, clean[b:]), self.task, self.threshold)
         unlabeled, target = self.refine(unlabeled, target, clock)
-        strong, target = _choices.mixed(self.mix, unlabeled.strong[0], target, labeled, self.task, clock, "box")
-        (logits,) = _choices.forward_views(self.student, [strong], self.view, clock)
         sup = self.task.supervised(clean[:b], labeled)
-        unsup = self.task.consistency(logits, target)
+        unsup = _choices.strong_loss(self, self.view, self.mix, labeled, unlabeled, target, clock)
         return {
             "loss": (sup + self.strength(clock) * unsup) / 2,
             "sup": sup,

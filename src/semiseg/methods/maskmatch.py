@@ -2,8 +2,8 @@
 
 [0] Pan et al. 2023, https://arxiv.org/abs/2312.08631. There is no public code: only the abstract's claims are certain
 (a masked view down to 30 % visible, labels from the complete image, several scales, both losses from these labels).
-Our reading of the rest: scales, an average of probabilities, patches hidden independently, cross-entropy on hidden
-and visible pixels alike, weights ½ and ½, all halved as in UniMatch. Padding is left out of every term.
+Our reading of the rest: scales, an average of probabilities, patches hidden independently (0 once normalised),
+cross-entropy on hidden and visible pixels alike, weights ½ and ½, all halved as in UniMatch. Padding is left out.
 Batch normalisation: the labeled and the strong pass update running statistics, the masked one and the teacher do not.
 """
 
@@ -67,12 +67,12 @@ class MaskMatch(Method):
         target = target.keep(lambda t: t.confidence >= self.threshold)
         unlabeled, target = self.refine(unlabeled, target, clock)
         strong, number = unlabeled.strong[0], len(unlabeled.weak)
-        mixed = cutmix(strong, target, cut_boxes(number, unlabeled.size, clock.generator("box")))
+        mixed = cutmix(strong, target, cut_boxes(number, unlabeled.size, clock.generator("box0")))
         away = patches(number, unlabeled.size, clock.generator("patches"), side=self.side, share=self.hidden)
         sup = self.task.supervised(self.student(labeled.image), labeled)
         whole = self.task.consistency(self.student(mixed[0]), mixed[1])
         with batch_stats(self.student, track=False):
-            partial = self.task.consistency(self.student(hide(strong, away)), target)
+            partial = self.task.consistency(self.student(hide(strong, away, self.student)), target)
         unsup = (1 - self.masked) * whole + self.masked * partial
         return {
             "loss": (sup + self.strength(clock) * unsup) / 2,

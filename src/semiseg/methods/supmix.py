@@ -30,7 +30,7 @@ from semiseg.data.mixing import paste_both
 from semiseg.ema import Average
 from semiseg.errors import usage
 from semiseg.methods._certainty import weigh
-from semiseg.methods._supmix import sources
+from semiseg.methods._supmix import chosen, sources
 from semiseg.methods.base import Make, Method
 from semiseg.networks.base import Features, Network
 from semiseg.task import Task
@@ -66,8 +66,9 @@ class SupMix(Method):
 
     L_mix = Σ q CE / #pixels inside the image, q = 1 on pasted pixels, elsewhere the share of unlabeled pixels with
     confidence ≥ threshold (one number for the batch). L_adv = BCE(D(F_u), labeled), D frozen; L_D = BCE(D(F_l), labeled)
-    + BCE(D(F_u), unlabeled), features detached; F: decoder maps. discriminator: 0 is SupMix alone. ema: the teacher's
-    decay, warmed up as min(1 - 1/(n+1), ema). The student predicts.
+    + BCE(D(F_u), unlabeled), features detached; F: decoder maps. discriminator: 0 is SupMix alone. classes: names of what
+    is pasted, with commas ("" = half of the classes of an image, drawn). ema: the teacher's decay, warmed up as
+    min(1 - 1/(n+1), ema). The student predicts.
     """
 
     views: tuple[str, ...] = ("strong",)
@@ -81,6 +82,7 @@ class SupMix(Method):
         threshold: float = 0.968,
         weight: float = 1.0,
         discriminator: float = 0.0,
+        classes: str = "",
         ema: float = 0.99,
         warmup: float = 0.0,
         ramp: float = 0.0,
@@ -90,6 +92,7 @@ class SupMix(Method):
             raise usage("discriminator", f"is {discriminator}", expected="a weight of 0 or more")
         self.teacher = Average(self.student, ema)
         self.threshold, self.adversarial = threshold, discriminator
+        self.classes = chosen(classes, task)
         self.weight, self.warmup, self.ramp = weight, warmup, ramp
         if discriminator > 0:
             self.views = ("strong", "train")
@@ -119,7 +122,7 @@ class SupMix(Method):
         """L_mix in two parts that share a denominator: what unlabeled pixels teach, and what pasted masks do."""
         if not self.pastes:
             return {"mixed": self.task.consistency(self.student(strong), target)}
-        region, image, truth = sources(labeled, len(strong), self.task, clock.generator("classes"))
+        region, image, truth = sources(labeled, len(strong), self.task, clock.generator("classes"), self.classes)
         mixed, belief = paste_both(region, strong, target, image, truth)
         loss = self.task.loss_map(self.student(mixed), belief.label)
         own, pasted = (belief.replace(weight=belief.weight * where) for where in (~region, region))
@@ -162,10 +165,30 @@ class SUFD(SupMix):
     views = ("strong", "train")
     pastes = False
 
-    def __init__(self, make: Make, task: Task, *, discriminator: float = 0.001, **inherited: Any) -> None:
+    def __init__(
+        self,
+        make: Make,
+        task: Task,
+        *,
+        threshold: float = 0.968,
+        weight: float = 1.0,
+        discriminator: float = 0.001,
+        ema: float = 0.99,
+        warmup: float = 0.0,
+        ramp: float = 0.0,
+    ) -> None:
         if discriminator <= 0:
             raise usage("discriminator", f"is {discriminator}", expected="a weight above 0: sufd is nothing without it")
-        super().__init__(make, task, discriminator=discriminator, **inherited)
+        super().__init__(
+            make,
+            task,
+            threshold=threshold,
+            weight=weight,
+            discriminator=discriminator,
+            ema=ema,
+            warmup=warmup,
+            ramp=ramp,
+        )
 
 
 def visible(weight: Tensor, features: Features, decoded: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class UniMatch(Method):
     Each unlabeled term is Σ [c ≥ threshold] CE / #pixels inside the image. dropout: probability that a channel is
     dropped; levels: at the level of stride 4 and the deepest ("ends"), "deepest" or "all". refine: confidence, or csl
     (its weights, no threshold); mix: what is pasted, none, cutmix, classmix or supmix; view: what the second view is,
-    strong or masked. No warm-up, no ramp in [1].
+    strong or masked (and then not pasted into). No warm-up, no ramp in [1].
     """
 
     views = ("strong", "strong")
@@ -65,16 +65,9 @@ class UniMatch(Method):
 
         target = _choices.select(self.rule, self.believe(unlabeled, weak), self.task, self.threshold)
         unlabeled, target = self.refine(unlabeled, target, clock)
-        mixes = [
-            _choices.mixed(self.mix, view, target, labeled, self.task, clock, f"box{i}")
-            for i, view in enumerate(unlabeled.strong)
-        ]
-        logits = _choices.forward_views(net, [image for image, _ in mixes], self.view, clock)
-        first, second = (self.task.consistency(x, t) for x, (_, t) in zip(logits, mixes, strict=True))
-
         parts = {
             "sup": self.task.supervised(known, labeled),
-            "strong": (first + second) / 2,
+            "strong": _choices.strong_loss(self, self.view, self.mix, labeled, unlabeled, target, clock),
             "feature": self.task.consistency(feature, target),
         }
         taught = (parts["strong"] + parts["feature"]) / 2

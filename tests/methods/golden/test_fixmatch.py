@@ -32,7 +32,7 @@ def sample(seed=0, b=2, k=3, size=8):
 def authors(labeled, unlabeled, wrong=""):
     """fixmatch.py:132-166: pseudo-labels of the weak view, pasted like the image; Σ CE [conf >= t] / #inside; halved."""
     b, _, size, _ = unlabeled.weak.shape
-    box = cut_boxes(b, (size, size), CLOCK.generator("box"))
+    box = cut_boxes(b, (size, size), CLOCK.generator("box0"))
     known = [(i, y, x) for i in range(b) for y in range(size) for x in range(size) if labeled.mask[i, y, x] != IGNORE]
     sup = sum(-math.log(softmax(labeled.image[i, :, y, x].tolist())[labeled.mask[i, y, x]]) for i, y, x in known) / len(
         known

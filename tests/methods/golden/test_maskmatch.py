@@ -45,8 +45,11 @@ def resized(image, size):
     return out
 
 
+MEAN = torch.tensor([0.6, -0.4, 0.1]).view(-1, 1, 1)
+
+
 class Same(tiny.Pixelwise):
-    """Logits = image."""
+    """Logits = image - mean."""
 
     def __init__(self, channels=K, stride=1):
         super().__init__(channels, channels)
@@ -54,6 +57,7 @@ class Same(tiny.Pixelwise):
         with torch.no_grad():
             self.conv.weight.copy_(torch.eye(channels)[:, :, None, None])
             self.conv.bias.zero_()
+            self.mean.copy_(MEAN[:channels])
 
 
 def sample(seed=0, b=2, size=8):
@@ -83,13 +87,13 @@ def believed(image, wrong):
 def reading(labeled, unlabeled, wrong=""):
     """L = (L_x + ½ CE(cutmix(A_s x), mixed labels) + ½ CE(mask(A_s x), labels)) / 2, CE [c >= t] / #inside."""
     b, _, size, _ = unlabeled.weak.shape
-    view = unlabeled.strong[0]
-    box = cut_boxes(b, (size, size), CLOCK.generator("box"))
+    view, known_view = unlabeled.strong[0] - MEAN, labeled.image - MEAN
+    box = cut_boxes(b, (size, size), CLOCK.generator("box0"))
     hidden = torch.rand(b, 1, size // SIDE, size // SIDE, generator=CLOCK.generator("patches")) < 0.7
-    teacher = view if wrong == "strong teaches" else unlabeled.weak
+    teacher = view if wrong == "strong teaches" else unlabeled.weak - MEAN
     prob = [believed(image, wrong) for image in teacher]
     known = [at for at in pixels(b, size, size) if labeled.mask[at] != IGNORE]
-    sup = sum(-math.log(softmax(labeled.image[i, :, y, x].tolist())[labeled.mask[i, y, x]]) for i, y, x in known)
+    sup = sum(-math.log(softmax(known_view[i, :, y, x].tolist())[labeled.mask[i, y, x]]) for i, y, x in known)
     terms = []
     for masked in (False, True):
         total, inside, kept = 0.0, 0, 0
@@ -99,7 +103,8 @@ def reading(labeled, unlabeled, wrong=""):
             away = masked and bool(hidden[i, 0, y // SIDE, x // SIDE])
             logits = view[source, :, y, x]
             if away:
-                logits = 0 * logits if wrong == "hidden pixels are black" else view[i].mean((1, 2))
+                away_as = {"hidden pixels are black": -MEAN[:, 0, 0], "an image's own mean": view[i].mean((1, 2))}
+                logits = away_as.get(wrong, 0 * logits)
             p = prob[i if wrong == "labels are not pasted" else source][y, x]
             ok = bool(unlabeled.valid[source, 0, y, x])
             ok = ok and not (wrong == "visible pixels only" and away)
@@ -119,6 +124,7 @@ WRONG = [
     "strong teaches",
     "masked view is mixed",
     "hidden pixels are black",
+    "an image's own mean",
     "labels are not pasted",
     "visible pixels only",
     "hidden pixels only",
@@ -145,16 +151,16 @@ def test_our_reading_of_the_paper(seed):
 
 
 def test_by_hand():
-    """A constant image of two classes: every scale and every mean colour says the same.
+    """A constant image of two classes: every scale says the same; all patches are hidden, so that nothing is known.
 
-    Labeled logits (0, 0): log 2. Weak p = (.75, .25): class 0, kept. Strong logits (0, log 3): -log .25 = log 4, with
-    patches hidden, too. L = (log 2 + ½ log 4 + ½ log 4) / 2 = 1.5 log 2.
+    Labeled logits (0, 0): log 2. Weak p = (.75, .25): class 0, kept. Strong logits (0, log 3): -log .25 = log 4; hidden
+    ones (0, 0): log 2. L = (log 2 + ½ log 4 + ½ log 2) / 2 = 1.25 log 2.
     """
-    plane = lambda a, b: torch.tensor([a, b]).view(1, 2, 1, 1).expand(1, 2, 8, 8)  # noqa: E731
+    plane = lambda a, b: torch.tensor([a, b]).view(1, 2, 1, 1).expand(1, 2, 8, 8) + MEAN[:2]  # noqa: E731
     labeled = Labeled(plane(0.0, 0.0), torch.zeros(1, 8, 8).long())
     unlabeled = Unlabeled(plane(math.log(3), 0.0), (plane(0.0, math.log(3)),), torch.ones(1, 1, 8, 8).bool())
-    losses = method_of(make_task("multiclass", "ab", "ce")).step(labeled, unlabeled, CLOCK)
-    assert losses["loss"].item() == pytest.approx(1.5 * math.log(2), abs=1e-6)
+    losses = method_of(make_task("multiclass", "ab", "ce"), hidden=1.0).step(labeled, unlabeled, CLOCK)
+    assert losses["loss"].item() == pytest.approx(1.25 * math.log(2), abs=1e-6)
     assert losses["kept"].item() == 1
 
 
@@ -247,12 +253,12 @@ def test_hidden_pixels_show_the_mean_colour():
     """For all channels alike; hiding nothing changes nothing, hiding all leaves one colour; no gradient from there."""
     image = torch.rand(2, 3, 6, 6, generator=generator_of(1)).requires_grad_()
     where = patches(2, (6, 6), generator_of(2), side=2, share=0.5)
-    shown = hide(image, where)
-    mean = image.mean((2, 3), keepdim=True).expand_as(image)
+    network = Same()
+    shown, mean = hide(image, where, network), MEAN.expand_as(image)
     at = where.expand_as(image)
     assert torch.equal(shown[at], mean[at]) and torch.equal(shown[~at], image[~at])
-    assert torch.equal(hide(image, torch.zeros_like(where)), image)
-    assert torch.equal(hide(image, torch.ones_like(where)), mean)
+    assert torch.equal(hide(image, torch.zeros_like(where), network), image)
+    assert torch.equal(hide(image, torch.ones_like(where), network), mean)
     (grad,) = torch.autograd.grad(shown.sum(), [image])
     assert (grad[at] == 0).all() and (grad[~at] == 1).all()
 
@@ -283,8 +289,8 @@ def test_running_statistics_do_not_see_the_masked_view():
 
 def test_per_label_confidence_when_labels_overlap():
     """p = .9 and .3 at every scale: both labels are sure at threshold .69 (max(p, 1-p)), at .8 only the first."""
-    weak = torch.tensor([0.9, 0.3]).logit().view(1, 2, 1, 1).expand(1, 2, 8, 8)
-    unlabeled = Unlabeled(weak, (torch.zeros(1, 2, 8, 8),), torch.ones(1, 1, 8, 8).bool())
+    weak = torch.tensor([0.9, 0.3]).logit().view(1, 2, 1, 1).expand(1, 2, 8, 8) + MEAN[:2]
+    unlabeled = Unlabeled(weak, (MEAN[:2].expand(1, 2, 8, 8),), torch.ones(1, 1, 8, 8).bool())
     labeled = Labeled(weak, torch.zeros(1, 2, 8, 8, dtype=torch.uint8))
     for threshold, kept in ((0.69, 2), (0.8, 1)):
         losses = method_of(make_task("multilabel", "ab", "ce"), threshold=threshold).step(labeled, unlabeled, CLOCK)

@@ -27,6 +27,7 @@ def softmax(values):
 def sample(seed=0, b=2, u=3, size=6):
     g = generator_of("supmix", seed)
     mask = torch.randint(K, (b, size, size), generator=g)
+    mask[0].clamp_(max=K - 2)  # an odd number of classes
     mask[torch.rand(mask.shape, generator=g) < 0.2] = IGNORE
     weak, strong = (2 * torch.randn(u, K, size, size, generator=g) for _ in range(2))
     valid = torch.rand(u, 1, size, size, generator=g) < 0.8
@@ -41,12 +42,12 @@ def pixels(*sizes):
 
 
 def region_of(mask, draw, wrong):
-    """Half of the classes of a mask, rounded up, those with the smallest draws; neither background nor 255."""
+    """Half of the classes of a mask, rounded down, those with the smallest draws; class 0 is one like any other."""
     present = set(mask.flatten().tolist()) - {IGNORE}
-    if wrong != "background is pasted":
+    if wrong == "class 0 is left out":
         present -= {0}
     order = sorted(present, key=lambda c: draw[c])
-    chosen = order[: math.ceil(len(order) / 2)]
+    chosen = order[: math.ceil(len(order) / 2) if wrong == "rounded up" else len(order) // 2]
     if wrong == "all classes":
         chosen = order
     if wrong == "ignored pixels are pasted":
@@ -96,7 +97,8 @@ def reading(labeled, unlabeled, wrong=""):
 
 
 WRONG = [
-    "background is pasted",
+    "class 0 is left out",
+    "rounded up",
     "all classes",
     "ignored pixels are pasted",
     "strong teaches",
@@ -174,6 +176,19 @@ def test_no_foreground_no_paste(kind):
         assert torch.equal(mixed, unlabeled.strong[0])
         for name, part in vars(target).items():
             assert torch.equal(getattr(belief, name), part.expand_as(getattr(belief, name)))
+
+
+def test_classes_chosen_by_hand(kind):
+    """Every pixel of a named class is pasted, and no other, whatever is drawn."""
+    task, labeled = tiny.task_of(kind), tiny.labeled(kind, n=2)
+    name = task.names[-1]
+    method = SupMix(tiny.make_of(task), task, classes=f" {name},")
+    region, _, _ = sources(labeled, 3, task, CLOCK.generator("a"), method.classes)
+    mask = labeled.mask[torch.arange(3) % 2]
+    where = mask[:, -1] == 1 if task.multilabel else mask == len(task.names) - 1
+    assert torch.equal(region[:, 0], where) and where.any()
+    with pytest.raises(Refusal, match=f"names 'x{name}'. Did you mean '{name}'"):
+        SupMix(tiny.make_of(task), task, classes=f"x{name}")
 
 
 def test_masks_that_count_nothing_are_not_pasted():
