@@ -57,6 +57,15 @@ def test_floats_are_averaged_and_integers_copied():
     assert state["count"].dtype == torch.int64 and average.updates.item() == 2
 
 
+def test_no_number_is_fetched_from_the_device(monkeypatch):
+    """A step that asks a GPU for a value waits for it."""
+    average = Average(Number())
+    average.update(Number(1.0))
+    for name in ("__int__", "__float__", "__bool__", "item", "tolist", "cpu"):
+        monkeypatch.setattr(torch.Tensor, name, lambda self: pytest.fail("a value was fetched"))
+    average.update(Number(2.0), 100)
+
+
 def test_it_stays_in_eval_mode_and_has_no_gradients():
     parent = nn.Module()
     parent.student = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))

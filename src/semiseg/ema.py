@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -28,6 +28,7 @@ class Average(nn.Module):
         self.network = copy.deepcopy(network).requires_grad_(False)
         self.decay = decay
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.done = 0  # `updates`, known without a look at the device
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:
@@ -37,9 +38,8 @@ class Average(nn.Module):
     @torch.no_grad()
     def update(self, network: nn.Module, total: int = 0) -> None:
         """Move towards `network` by one step of `total` (0: the window is as long as the decay says)."""
-        done = int(self.updates)
         longest = max(1.0, WINDOW * total) if total else float("inf")
-        decay = min(1 - 1 / (done + 1), self.decay, 1 - 1 / longest)
+        decay = min(1 - 1 / (self.done + 1), self.decay, 1 - 1 / longest)
         mine, theirs = self.network.state_dict(), network.state_dict()
         floats = [k for k, v in mine.items() if v.is_floating_point()]
         if floats:
@@ -47,6 +47,11 @@ class Average(nn.Module):
         for key in mine.keys() - set(floats):
             mine[key].copy_(theirs[key])
         self.updates += 1
+        self.done += 1
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.done = int(self.updates)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The averaged network's logits."""

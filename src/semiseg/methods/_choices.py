@@ -1,4 +1,4 @@
-"""What FixMatch and UniMatch let be exchanged: which pixels are trusted, what is pasted, what the last view hides."""
+"""What several methods let be exchanged: which pixels are trusted, what is pasted, what the last view hides."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ CHOICES = {
     "view": ("strong", "masked"),
     "mix": ("none", "cutmix", "classmix", "supmix"),
     "levels": LEVELS,
+    "labels": ("train", "eval"),
 }
 
 

@@ -27,7 +27,7 @@ class ClassMix(Method):
     """L = L_sup + weight · ramp(t) · w · Σ CE / #pixels inside the image, w = share of mixed pixels with c ≥ threshold.
 
     per: whether w is one number for the batch (as in [1]), one for each image, or 1 or 0 for each pixel; ema: the
-    teacher's decay, warmed up as min(1 - 1/(n+1), ema); teacher_batch: it normalises by the batch. The student predicts.
+    teacher's decay (see ema.py); teacher_batch: it normalises by the batch. The student predicts.
     """
 
     views = ("strong",)

@@ -5,7 +5,8 @@ Differs from [1]: the CutMix partner is another image of the batch, so the heads
 what is pasted; padding and disputed pixels are left out of the Dice; networks of at most 32 channels lose at most half
 of them; L_x has the task's Dice (present classes, no squares). Overlapping labels: Dice of on and of off for each
 label, which for one label is the two-channel softmax (our reading). Batch normalisation: both passes update the running
-statistics, and clean and dropped features share a pass of the decoder; targets come from train mode, as in [1].
+statistics, and clean and dropped features share a pass of the decoder; targets come from train mode, as in [1], or
+from eval mode with the same channels dropped, which costs another pass.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from torch import Tensor
 from semiseg import losses
 from semiseg.batch import Clock, Labeled, Target, Unlabeled
 from semiseg.data.mixing import cut_boxes, cutmix
+from semiseg.methods._choices import check
 from semiseg.methods.base import Make, Method
-from semiseg.networks.base import Features, Network
+from semiseg.networks.base import Features, Network, evaluating
 from semiseg.networks.perturb import channel_dropout
 from semiseg.task import Task
 
@@ -32,8 +34,10 @@ class CrossMatch(Method):
     These three are means of Dice losses against argmax labels, over pixels of confidence c ≥ threshold. image: the
     clean head teaches both strong views s1, s2. tkd: it teaches the weak and the strong head, on the weak view and on
     s2. dkd: either of these heads on the weak view teaches itself on s2. weak, strong: probabilities that such a head
-    loses a channel, at every level; absent: classes without a kept pixel count in the Dice; distill: .5 for ACDC in
-    [1], 1 for LA and (without the outer 1/2) in [0]. L_x is the mean of CE and Dice, or the task's other loss.
+    loses a channel, at every level; absent, background: whether classes without a kept pixel, and class 0 (of overlapping
+    labels "off"), count in the Dice; distill: .5 for ACDC in [1], 1 for LA and in [0], which is not halved; relax: how much
+    lower the threshold starts, rising over the training (.25 for LA); labels: of which mode, train or eval. L_x is the mean
+    of CE and Dice, or the task's other loss.
     """
 
     views = ("strong", "strong")
@@ -49,11 +53,18 @@ class CrossMatch(Method):
         eta: float = 0.3,
         distill: float = 0.5,
         absent: bool = True,
+        background: bool = True,
+        halved: bool = True,
+        relax: float = 0.0,
+        labels: str = "train",
         weight: float = 1.0,
         warmup: float = 0.0,
         ramp: float = 0.0,
     ) -> None:
         super().__init__(make, task)
+        check(labels=labels)
+        self.labels, self.background, self.relax = labels, background, relax
+        self.total = 0.5 if halved else 1.0
         self.narrow = max(cast(Network, self.student).level_channels) <= NARROW and strong > HALF
         self.rates = (weak, HALF if self.narrow else strong)
         self.threshold, self.eta, self.distill, self.absent = threshold, eta, distill, absent
@@ -64,7 +75,12 @@ class CrossMatch(Method):
         assert unlabeled is not None
         drop = clock.generator("drop")
         known, *heads = self.heads(labeled.image, unlabeled.weak, drop)
-        beliefs = [self.believe(unlabeled, x).keep(lambda t: t.confidence >= self.threshold) for x in heads]
+        said = heads
+        if self.labels == "eval":
+            with torch.no_grad(), evaluating(self.student):
+                _, *said = self.heads(labeled.image[:0], unlabeled.weak, clock.generator("drop"))
+        threshold = self.threshold * (1 - self.relax * (1 - clock.ramp(1.0)))
+        beliefs = [self.believe(unlabeled, x).keep(lambda t: t.confidence >= threshold) for x in said]
         refined = [self.refine(unlabeled, belief, clock) for belief in beliefs]
         unlabeled, (clean, *own) = refined[0][0], [target for _, target in refined]
 
@@ -86,7 +102,7 @@ class CrossMatch(Method):
         distilled = (1 - self.eta) * parts["tkd"] + self.eta * parts["dkd"]
         taught = parts["image"] / 2 + self.distill * distilled
         kept = (clean.weight * clean.valid).mean()
-        return {"loss": (parts["sup"] + self.strength(clock) * taught) / 2, **parts, "kept": kept}
+        return {"loss": (parts["sup"] + self.strength(clock) * taught) * self.total, **parts, "kept": kept}
 
     def heads(self, plain: Tensor, other: Tensor, drop: torch.Generator) -> tuple[Tensor, ...]:
         """Logits of `plain`, then of `other` by the clean, the weak and the strong head; one decoder pass for all."""
@@ -104,7 +120,12 @@ class CrossMatch(Method):
         weight = target.weight * target.valid
         if weight.shape[1] > 1:
             weight = weight.repeat_interleave(2, 1)
-        return losses.squared_dice_loss(prob, truth, weight, absent=self.absent)
+        first = 0 if self.background else 1
+        return losses.squared_dice_loss(prob[:, first:], truth[:, first:], weight, absent=self.absent)
+
+    def images_per_step(self, labeled: int, unlabeled: int) -> int:
+        """The weak and two strong views; the weak one again in eval mode."""
+        return labeled + (4 if self.labels == "eval" else 3) * unlabeled
 
     def caveat(self) -> str:
         """Narrow networks."""

@@ -3,10 +3,12 @@
 [0] Liu and Liu 2025, https://arxiv.org/abs/2509.16704   [1] PanLiuCSU/CSL, train/semi_supervised_train.py
 Differs from [1]: see `_separation` for the weights; the CutMix partner is another image of the batch instead of one of
 a second unlabeled loader, so its labels come from the same forward pass; a sample whose coin says "not hidden" shows
-its strong view before CutMix instead of a third draw of colours; small crops have more cells than one per 32 px;
+its strong view before CutMix instead of a third draw of colours; the mild view is weaker (p .5, .1 to .25, no blur; there
+p .8, .2 each, and blur); small crops have more cells than one per 32 px;
 padding is left out by weight, not painted in the mean colour. Overlapping labels: a pixel is hidden only where every
 label is trusted (our reading). Batch normalisation: the pass of labeled, weak and dropped features updates the running
-statistics, that of the strong and the hidden view does not, as in [1]; pseudo-labels come from the network as trained.
+statistics, that of the strong and the hidden view does not, as in [1]; pseudo-labels come from train mode, as in [1], or
+from a pass of their own in eval mode.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from torch import Tensor
 
 from semiseg.batch import Clock, Labeled, Target, Unlabeled
 from semiseg.data.mixing import cut_boxes, cutmix
+from semiseg.methods._choices import check
 from semiseg.methods._separation import separation
 from semiseg.methods.base import Make, Method
-from semiseg.networks.base import Features, Network, batch_stats
+from semiseg.networks.base import Features, Network, batch_stats, evaluating
 from semiseg.networks.perturb import channel_dropout
 from semiseg.task import Task
 
@@ -30,8 +33,9 @@ class CSL(Method):
     """L = (L_sup + weight · ramp(t) · (L_strong / 4 + L_hidden / 4 + L_feature / 2)) / 2, terms Σ w·CE / #inside.
 
     alpha: width of the soft weights; version: dispersion of the "code" or the "paper"; side: of the hidden cells in px
-    (no fewer than 8 cells a side); cover: share of cells hidden; dropout: of feature channels. No confidence threshold;
-    no warm-up in [1], but the rule trusts about half of the pixels from the first step on.
+    (no fewer than 8 cells a side); cover: share of cells hidden; dropout: of feature channels; labels: of which mode,
+    train or eval. No confidence threshold; no warm-up in [1], but the rule trusts about half of the pixels from the
+    first step on.
     """
 
     views = ("strong", "mild")
@@ -46,11 +50,14 @@ class CSL(Method):
         side: int = 32,
         cover: float = 0.7,
         dropout: float = 0.5,
+        labels: str = "train",
         weight: float = 1.0,
         warmup: float = 0.0,
         ramp: float = 0.0,
     ) -> None:
         super().__init__(make, task)
+        check(labels=labels)
+        self.labels = labels
         self.alpha, self.version = alpha, version
         self.side, self.cover, self.dropout = side, cover, dropout
         self.weight, self.warmup, self.ramp = weight, warmup, ramp
@@ -63,6 +70,9 @@ class CSL(Method):
         dropped = channel_dropout(clean[b:], clock.generator("drop"), p=self.dropout)
         known, weak, feature = net.logits(Features.cat([clean, dropped])).split([b, u, u])
 
+        if self.labels == "eval":
+            with torch.no_grad(), evaluating(net):
+                weak = net(unlabeled.weak)
         target = self.believe(unlabeled, weak)
         target = target.replace(weight=separation(target, self.task, alpha=self.alpha, version=self.version))
         unlabeled, target = self.refine(unlabeled, target, clock)
@@ -105,7 +115,7 @@ class CSL(Method):
 
     def images_per_step(self, labeled: int, unlabeled: int) -> int:
         """One weak, one strong, one hidden; the dropped features cost a decoder pass and no image."""
-        return labeled + 3 * unlabeled
+        return labeled + (4 if self.labels == "eval" else 3) * unlabeled
 
 
 def trusted(target: Target) -> Tensor:

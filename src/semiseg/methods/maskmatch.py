@@ -30,8 +30,8 @@ class MaskMatch(Method):
 
     Both are Σ [c ≥ threshold] CE / #pixels inside the image, c the confidence of the probabilities averaged over the
     scales 1 - spread, 1 and 1 + spread (spread 0: scale 1 alone). masked: the part of the masked view; hidden: share
-    of patches hidden; side: of a patch in pixels, 0 = by the crop; ema: the teacher's decay, warmed up as
-    min(1 - 1/(n+1), ema). The teacher predicts.
+    of patches hidden; side: of a patch in pixels, 0 = by the crop; ema: the teacher's decay (see ema.py), which
+    predicts.
     """
 
     views = ("strong",)

@@ -3,6 +3,7 @@
 [0] Tarvainen and Valpola 2017, https://arxiv.org/abs/1703.01780   [1] HiLab-git/SSL4MIS, train_mean_teacher_2D.py
 Differs from [1]: the teacher averages buffers too (there BN statistics never reach it) and stays in eval mode; the
 student's view is perturbed in colour, not by noise alone; unlabeled images only enter the consistency term.
+Batch normalisation: labeled and strong images share a pass that updates running statistics.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from semiseg.task import Task
 class MeanTeacher(Method):
     """L = L_sup + weight · ramp(t) · mean over valid pixels of |p_student(strong) - p_teacher(weak)|².
 
-    weight, warmup, ramp: as everywhere; ema: the teacher's decay, warmed up as min(1 - 1/(n+1), ema).
+    weight, warmup, ramp: as everywhere; ema: the teacher's decay (see ema.py).
     """
 
     views = ("strong",)

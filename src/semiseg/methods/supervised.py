@@ -3,6 +3,7 @@
 LDT, ALDT, FDT and AFDT of the inconsistency-mask paper are this method: `--augment none|default`, `--labels`, `--oracle`.
 [0] Vorndran and Roeck, arXiv 2401.14387, section on baselines and students
 Differs from [0]: augmentation is drawn on the fly; consensus images carry weight 0 where the committee disagrees.
+Batch normalisation: every pass updates running statistics.
 """
 
 from __future__ import annotations

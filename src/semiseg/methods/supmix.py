@@ -67,8 +67,8 @@ class SupMix(Method):
     L_mix = Σ q CE / #pixels inside the image, q = 1 on pasted pixels, elsewhere the share of unlabeled pixels with
     confidence ≥ threshold (one number for the batch). L_adv = BCE(D(F_u), labeled), D frozen; L_D = BCE(D(F_l), labeled)
     + BCE(D(F_u), unlabeled), features detached; F: decoder maps. discriminator: 0 is SupMix alone. classes: names of what
-    is pasted, with commas ("" = half of the classes of an image, drawn). ema: the teacher's decay, warmed up as
-    min(1 - 1/(n+1), ema). The student predicts.
+    is pasted, with commas ("" = half of the classes of an image, drawn). ema: the teacher's decay (see ema.py). The
+    student predicts.
     """
 
     views: tuple[str, ...] = ("strong",)

@@ -28,8 +28,8 @@ from semiseg.task import Task
 class UniMatchV2(Method):
     """L = (L_sup + weight · ramp(t) · (L_1 + L_2) / 2) / 2, L_i = Σ [c ≥ threshold] CE / #pixels inside the image.
 
-    threshold: on the teacher's confidence max p (per label max(p, 1-p)). ema: the teacher's decay, warmed up as
-    min(1 - 1/(n+1), ema). spared: share of the pairs of views whose channels are not divided. The teacher predicts.
+    threshold: on the teacher's confidence max p (per label max(p, 1-p)). ema: the teacher's decay (see ema.py).
+    spared: share of the pairs of views whose channels are not divided. The teacher predicts.
     """
 
     views = ("strong", "strong")

@@ -156,6 +156,31 @@ def test_the_authors_formula(seed):
     )  # LA
 
 
+@pytest.mark.parametrize(("choice", "reading"), [("background", "no background"), ("halved", "not halved")])
+def test_what_the_paper_or_its_reading_does_otherwise(choice, reading):
+    labeled, unlabeled = sample()
+    loss = ours(labeled, unlabeled, **{choice: False})["loss"].item()
+    assert loss == pytest.approx(authors(labeled, unlabeled, reading), abs=1e-6)
+
+
+def test_a_relaxed_threshold_rises_to_what_it_is():
+    """LA: (.75 + .25 exp(-5 (1-t)²)) ln 2: .521028 at first, .693147 at the end."""
+    weak = torch.zeros(1, 3, 8, 8)
+    weak[:, 0] = 1.0  # confidence e / (e + 2) = .576: kept at first, not in the end
+    unlabeled = Unlabeled(weak, (weak, weak), torch.ones(1, 1, 8, 8).bool())
+    labeled, _ = sample(b=1)
+    method = CrossMatch(identity, make_task("multiclass", "abc", "ce"), threshold=math.log(2), relax=0.25)
+    kept = [method.step(labeled, unlabeled, Clock(step, 100, (6,)))["kept"].item() for step in (0, 99)]
+    assert kept == [1, 0] and 0.521 < math.e / (math.e + 2) < math.log(2)
+    seen = []
+    method.refine = lambda unlabeled, target, clock: (seen.append(target), (unlabeled, target))[1]
+    rising = torch.linspace(0.08, 0.09, 64).view(1, 1, 8, 8)
+    low = torch.cat([rising, 0 * rising, 0 * rising - 30], 1)
+    method.step(labeled, unlabeled.replace(weak=low), Clock(0, 100, (6,)))
+    assert torch.equal(seen[0].weight > 0, seen[0].confidence >= (0.75 + 0.25 * math.exp(-5)) * math.log(2))
+    assert 0 < (seen[0].weight > 0).float().mean() < 1
+
+
 def test_the_draws_of_this_step_show_every_rule():
     boxes = [cut_boxes(2, (8, 8), CLOCK.generator(f"box{j}")) for j in (0, 1)]
     assert all(box.flatten(1).any(1).all() for box in boxes) and not torch.equal(*boxes)
