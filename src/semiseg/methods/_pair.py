@@ -20,14 +20,17 @@ class CrossPseudo(Method):
 
     Branches 1 (`student`, which predicts) and 2 (`second`) differ in nothing but their initialisation. Each labels the
     clean images without gradient, in train mode as in [1]: this pass and that of labeled and mixed images both update
-    running statistics. One mask of three boxes and one partner serve both, so that both learn from the same image.
+    running statistics. One mask of three boxes and one partner serve both, so that both learn from the same image;
+    paste: no = nothing is pasted.
     """
 
     views = ("weak",)
 
-    def __init__(self, make: Make, task: Task, *, weight: float = 1.0, warmup: float = 0.0, ramp: float = 0.0) -> None:
+    def __init__(
+        self, make: Make, task: Task, *, weight: float = 1.0, paste: bool = True, warmup: float = 0.0, ramp: float = 0.0
+    ) -> None:
         super().__init__(make, task)
-        self.second = make("second")
+        self.second, self.paste = make("second"), paste
         self.weight, self.warmup, self.ramp = weight, warmup, ramp
 
     def taught(self, logits: Tensor, target: Target) -> Tensor:
@@ -43,7 +46,7 @@ class CrossPseudo(Method):
             clean = torch.cat([labeled.image, unlabeled.weak]) if alone else unlabeled.weak
             beliefs = [self.believe(unlabeled, net(clean)[b if alone else 0 :]) for net in nets]
         (images, first), (_, second) = (self.refine(unlabeled, belief, clock) for belief in beliefs)
-        box = box_masks(len(images.weak), images.size, clock.generator("box"))
+        box = box_masks(len(images.weak), images.size, clock.generator("box")) & self.paste
         image, first = cutmix(images.strong[0], first, box)
         _, second = cutmix(images.strong[0], second, box)
         ones, others = (net(torch.cat([labeled.image, image])) for net in nets)

@@ -7,6 +7,8 @@ outside the image do not count; the ratio that balances the loss is formed for e
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,18 +36,16 @@ class FPL(CrossPseudo):
         make: Make,
         task: Task,
         *,
-        weight: float = 1.0,
         mass: float = 0.9,
         positives: int = 3,
         pixels: str = "concave",
-        warmup: float = 0.0,
-        ramp: float = 0.0,
+        **inherited: Any,
     ) -> None:
         if pixels not in PIXELS:
             raise usage("pixels", f"is '{pixels}'. {nearest(pixels, PIXELS)}".strip(), expected=" or ".join(PIXELS))
         if positives < 1:
             raise usage("positives", f"is {positives}", expected="at least 1")
-        super().__init__(make, task, weight=weight, warmup=warmup, ramp=ramp)
+        super().__init__(make, task, **inherited)
         self.mass, self.pixels = mass, pixels
         self.most = min(positives, 1 if task.multilabel else task.channels - 1)
 

@@ -96,10 +96,10 @@ WRONG = ["labels are not pasted", "own labels", "boxes of its own for each branc
          "mean of the two"]  # fmt: skip
 
 
-def method_of(swapped=False, task=None):
+def method_of(swapped=False, task=None, **changes):
     other = {"student": "second", "second": "student"}
     make = lambda role: Matrix(WEIGHTS[other[role] if swapped else role].clone())  # noqa: E731
-    return CPS(make, task or make_task("multiclass", "abc", "ce"), weight=1.5)
+    return CPS(make, task or make_task("multiclass", "abc", "ce"), weight=1.5, **changes)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -197,3 +197,18 @@ def test_the_area_of_boxes():
     one, three = (box_masks(500, (96, 96), generator_of("area"), boxes=n).float().mean((1, 2, 3)) for n in (1, 3))
     assert one.min() > 0.235 and one.max() < 0.515 and abs(one.mean() - 0.375) < 0.01  # rounding of the sides
     assert three.max() < 0.515 and three.mean() < 0.365 and three.min() > 0
+
+
+def test_without_pasting_each_image_is_taught_as_it_is():
+    """paste=no: no box, so the mixed image is the image; the loss is that of a step whose boxes are empty."""
+    labeled, unlabeled = sample()
+    losses = method_of(paste=False).step(labeled, unlabeled, CLOCK)
+    total, inside = 0.0, 0
+    for i, y, x in [
+        (i, y, x) for i in range(2) for y in range(SIZE) for x in range(SIZE) if unlabeled.valid[i, 0, y, x]
+    ]:
+        pixel = unlabeled.weak[i, :, y, x]
+        one, two = (softmax(logits_of(branch, pixel)) for branch in ("student", "second"))
+        total -= math.log(one[two.index(max(two))]) + math.log(two[one.index(max(one))])
+        inside += 1
+    assert losses["cross"].item() == pytest.approx(total / inside, abs=1e-5)
