@@ -12,7 +12,10 @@ from torch import Tensor
 from semiseg.batch import IGNORE
 
 OHEM_KEPT = 0.156
-"""The least share of pixels OHEM counts: UniMatch's 200,000 of 2 crops of 801 x 801 on each device."""
+"""The least share of pixels OHEM counts: UniMatch's 200,000 of 2 crops of 801 x 801 on each device.
+
+A share, because authors give pixels of a device: the same number for any number of devices, batch and crop.
+"""
 
 
 def cross_entropy_map(logits: Tensor, label: Tensor) -> Tensor:

@@ -20,15 +20,18 @@ LOSSES = ("ce", "ce+dice", "mse", "ohem")
 
 
 class Task(ABC):
-    """Shared by `Multiclass` and `Multilabel`. loss: the supervised one, ce, ce+dice, mse (the IM paper's) or ohem."""
+    """Shared by `Multiclass` and `Multilabel`. loss: the supervised one, ce, ce+dice, mse (the IM paper's) or ohem.
+
+    kept: the least share of pixels that ohem counts.
+    """
 
     multilabel: bool
 
-    def __init__(self, names: Sequence[str], loss: str = "ce+dice") -> None:
+    def __init__(self, names: Sequence[str], loss: str = "ce+dice", kept: float = losses.OHEM_KEPT) -> None:
         if loss not in LOSSES:
             raise usage("loss", f"is '{loss}'", expected=" or ".join(LOSSES))
         self.names = tuple(names)
-        self.loss = loss
+        self.loss, self.kept = loss, kept
 
     @property
     def channels(self) -> int:
@@ -70,7 +73,7 @@ class Task(ABC):
             per = losses.mse_map(logits, self.truth(labeled.mask), self.multilabel) * known
             return losses.masked_mean(per, known, labeled.weight)
         if self.loss == "ohem":
-            return losses.ohem(self.loss_map(logits, labeled.mask), known, labeled.weight)
+            return losses.ohem(self.loss_map(logits, labeled.mask), known, labeled.weight, kept=self.kept)
         loss = losses.masked_mean(self.loss_map(logits, labeled.mask), known, labeled.weight)
         if self.loss == "ce+dice":
             weight = known.float() if labeled.weight is None else known * labeled.weight
@@ -256,6 +259,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(seen) / len(seen) if seen else None
 
 
-def make_task(kind: str, names: Sequence[str], loss: str = "ce+dice") -> Task:
+def make_task(kind: str, names: Sequence[str], loss: str = "ce+dice", kept: float = losses.OHEM_KEPT) -> Task:
     """`binary`, `multilabel` → Multilabel; `multiclass` → Multiclass."""
-    return (Multiclass if kind == "multiclass" else Multilabel)(names, loss)
+    return (Multiclass if kind == "multiclass" else Multilabel)(names, loss, kept)

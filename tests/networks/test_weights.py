@@ -1,4 +1,5 @@
 import json
+import threading
 
 import huggingface_hub
 import pytest
@@ -190,3 +191,31 @@ def test_a_proxy_is_asked_instead_of_the_host(monkeypatch):
     monkeypatch.setattr(weights.socket, "create_connection", connect)
     assert not reachable("https://hub.example")
     assert tried == [(("127.0.0.1", 9), weights.PROBE_SECONDS)]
+
+
+def test_a_name_that_is_looked_up_for_ever_is_waited_for_no_longer_than_a_host(monkeypatch):
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(weights, "PROBE_SECONDS", 0.01)
+    answer, answered = threading.Event(), threading.Event()
+
+    def look_up(*args, **kwargs):
+        answer.wait(20)
+        answered.set()
+        raise OSError("no such host")
+
+    monkeypatch.setattr(weights.socket, "getaddrinfo", look_up)
+    assert not reachable("https://hub.example")
+    assert not answered.is_set(), "the look-up was waited for"
+    answer.set()
+    assert answered.wait(20)
+
+
+def test_a_host_that_answers_is_reachable(monkeypatch):
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with weights.socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert reachable(f"http://127.0.0.1:{port}")
+    assert not reachable(f"http://127.0.0.1:{port}")
+    assert not reachable("http://127.0.0.1:99999")

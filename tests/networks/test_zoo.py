@@ -21,13 +21,14 @@ REFUSED = {
 """Every combination of the matrix that does not exist, and why; everything else must work."""
 PAIRS = [f"{arch}/{encoder}" for arch in ARCHITECTURES for encoder in ENCODERS]
 WORKING = [pair for pair in PAIRS if pair not in REFUSED]
+STRIDE8 = [pair.replace("plus/", "plus:8/") for pair in WORKING if pair.startswith("deeplabv3plus/")]
 FAST = [
     ("unet/mobilenetv3_small_100", 1), ("unetplusplus/mobilenetv3_small_100", 3), ("manet/mit_b0", 5),
     ("linknet/resnet18", 1), ("fpn/mit_b0", 3), ("pspnet/mit_b0", 1), ("deeplabv3/mobilenetv3_small_100", 5),
-    ("deeplabv3plus/resnet18", 3), ("pan/mobilenetv3_small_100", 1), ("upernet/mit_b0", 5), ("segformer/mit_b0", 3),
-    ("dpt/vit_tiny_patch16_224", 5),
+    ("deeplabv3plus/resnet18", 3), ("deeplabv3plus:8/mobilenetv3_small_100", 5), ("pan/mobilenetv3_small_100", 1),
+    ("upernet/mit_b0", 5), ("segformer/mit_b0", 3), ("dpt/vit_tiny_patch16_224", 5),
 ]  # fmt: skip
-assert {name.split("/")[0] for name, _ in FAST} == set(ARCHITECTURES)
+assert {re.split("[:/]", name)[0] for name, _ in FAST} == set(ARCHITECTURES)
 
 
 def check(name, channels):
@@ -65,7 +66,7 @@ def test_split_adds_up(name, channels):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3, 5])
-@pytest.mark.parametrize("name", WORKING)
+@pytest.mark.parametrize("name", [*WORKING, *STRIDE8])
 def test_split_adds_up_everywhere(name, channels):
     check(name, channels)
 
@@ -133,23 +134,64 @@ def test_a_crop_of_37_patches_is_not_padded():
     assert build("dpt/vit_tiny_patch16_dinov3_qkvb", 3, 2, **SMALL_DPT).stride == 16
 
 
-@pytest.mark.parametrize(("name", "stride", "rates"), [("16", 16, (6, 12, 18)), ("8", 8, (12, 24, 36))])
+@pytest.mark.parametrize(
+    ("name", "stride", "rates"), [("", 16, (6, 12, 18)), (":16", 16, (6, 12, 18)), (":8", 8, (12, 24, 36))]
+)
 def test_deeplab_over_a_deep_stem(name, stride, rates):
     torch.manual_seed(0)
-    net = build(f"deeplabv3plus:{name}/resnet50s.gluon_in1k", 3, 21).eval()
+    net = build(f"deeplabv3plus{name}/resnet50s.gluon_in1k", 3, 21).eval()
     assert net.stride == stride and net.level_channels == (128, 256, 512, 1024, 2048)
     stem = [m for m in net.model.encoder.model.conv1 if isinstance(m, torch.nn.Conv2d)]
     assert [(m.out_channels, m.kernel_size, m.stride) for m in stem] == [
         (64, (3, 3), (2, 2)), (64, (3, 3), (1, 1)), (128, (3, 3), (1, 1))]  # fmt: skip
-    found = [m.dilation[0] for m in net.model.decoder.aspp[0].modules()
-             if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]  # fmt: skip
-    assert tuple(found) == rates
-    assert not any(isinstance(m, torch.nn.Dropout) and m.p for m in net.model.decoder.modules())
+    pyramid = [(2048, 256, 1, 1), *((2048, 256, 3, rate) for rate in rates), (2048, 256, 1, 1), (1280, 256, 1, 1)]
+    decoder = [*pyramid, (256, 48, 1, 1), (304, 256, 3, 1), (256, 256, 3, 1)]
+    found = [m for m in net.model.decoder.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels, m.kernel_size[0], m.dilation[0]) for m in found] == decoder
+    assert all(m.groups == 1 and m.bias is None for m in found)
+    kinds = [type(m).__name__ for m in net.model.decoder.block2.modules() if not list(m.children())]
+    assert kinds == ["Conv2d", "BatchNorm2d", "ReLU"] * 2
+    assert not any(isinstance(m, torch.nn.Dropout) and m.p for m in net.model.modules())
     with torch.no_grad():
         x = torch.rand(1, 3, 3 * stride, stride + 1)
         features = net.encode(x)
         assert features.padded == (3 * stride, 2 * stride)
         assert torch.equal(net.logits(features), net(x)) and net(x).shape == (1, 21, 3 * stride, stride + 1)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "classes", "count", "published"),
+    [
+        ("resnet50s.gluon_in1k", 21, 23_631_808, 40.5), ("resnet101s.gluon_in1k", 21, 42_623_936, 59.5),
+        ("xception65", 81, 37_867_312, 54.7),
+    ],
+)  # fmt: skip
+def test_deeplab_has_the_parameters_that_the_authors_report(encoder, classes, count, published):
+    """Logs of UniMatch: 40.5, 59.5 and 54.7 million.
+
+    Deep stem of ResNet-50: 9 (3 64 + 64 64 + 64 128) + 2 (64 + 64 + 128) = 112,832; its stages, of which the first sees
+    128 channels instead of 64: 23,498,496 + 64 (64 + 256) = 23,518,976.
+    Pyramid: 2048 256 (1 + 3 9 + 1) + 1280 256 = 15,532,032, normalisations 6 512 = 3,072; low level 256 48 + 96 =
+    12,384; 9 (304 + 256) 256 + 2 512 = 1,291,264; head 257 a class.
+    """
+    with torch.device("meta"):
+        net = build(f"deeplabv3plus:16/{encoder}", 3, classes)
+    encoded = sum(p.numel() for p in net.backbone().parameters())
+    whole = sum(p.numel() for p in net.parameters())
+    assert encoded == count
+    assert whole - encoded == 15_532_032 + 3_072 + 12_384 + 1_291_264 + 257 * classes
+    assert whole / 1e6 == pytest.approx(published, abs=0.05)
+
+
+def test_deeplab_keeps_the_width_and_the_dropout_it_is_asked_for():
+    torch.manual_seed(0)
+    net = build("deeplabv3plus/resnet18", 3, 2, decoder_channels=32, decoder_aspp_dropout=0.25)
+    assert net.decoded_channels == 32
+    assert [m.p for m in net.model.decoder.modules() if isinstance(m, torch.nn.Dropout)] == [0.25]
+    # drawn as smp draws its decoders: uniform within sqrt(6 / fan in)
+    for conv in (net.model.decoder.block2[0], net.model.decoder.block2[3]):
+        bound = (6 / (9 * conv.in_channels)) ** 0.5
+        assert 0.99 * bound < conv.weight.abs().max() <= bound
 
 
 def test_an_unknown_variant_names_the_known_ones():

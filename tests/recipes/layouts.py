@@ -72,19 +72,18 @@ def _ade(split, i):
 
 
 def _own(root, classes, *, channels=3, labels=(), scale=1, name=""):
+    """images/ and masks/ with lists; the unlabeled images have masks, too, which only an oracle opens."""
+    (root / "splits").mkdir(parents=True)
     if name:
-        root.mkdir(parents=True)
         shutil.copy(CLASSES / f"{name}.yaml", root / "classes.yaml")
-    seed = 0
+    first = 0
     for split, count in COUNT.items():
-        place = root / "val" if split == "val" else root
-        for _ in range(count):
-            folder = root / "unlabeled" if split == "unlabeled" else place / "images"
-            picture(folder / f"{seed}.png", seed, channels)
+        seeds = range(first, first := first + count)
+        for seed in seeds:
+            picture(root / f"images/{seed}.png", seed, channels)
             for k, label in enumerate(labels or ("",)):
-                if split != "unlabeled":
-                    mask(place / "masks" / label / f"{seed}.png", (seed, k), classes, ignore=False, scale=scale)
-            seed += 1
+                mask(root / "masks" / label / f"{seed}.png", (seed, k), classes, ignore=False, scale=scale)
+        (root / f"splits/{split}.txt").write_text("\n".join(map(str, seeds)))
     return root
 
 
@@ -101,6 +100,6 @@ LAYOUTS = {
     "isic": lambda root: _own(root, 2, scale=255),
     "hela": lambda root: _own(root, 2, channels=1, labels=("alive", "dead", "pos"), scale=255),
     "suim": lambda root: _own(root, 5, name="suim"),
-    "cityscapes208": lambda root: _own(root, 5, name="cityscapes"),
+    "cityscapes208": lambda root: _own(root, 5, name="cityscapes208"),
 }
 """Data set of a recipe, and the style of its lists where several are around."""

@@ -17,9 +17,11 @@ ARCHITECTURES = (
 NETWORKS = ("unet1x1", *(f"{arch}/ENCODER" for arch in ARCHITECTURES))
 """What `build` knows; ENCODER is any encoder of smp or timm, for example resnet50."""
 _PYRAMID: dict[str, Any] = {"decoder_aspp_separable": False, "decoder_aspp_dropout": 0.0}
+_STRIDE16 = {"encoder_output_stride": 16, "decoder_atrous_rates": (6, 12, 18), **_PYRAMID}
 _READ = {"decoder_readout": "ignore"}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "deeplabv3plus:16": {"encoder_output_stride": 16, "decoder_atrous_rates": (6, 12, 18), **_PYRAMID},
+    "deeplabv3plus": _STRIDE16,
+    "deeplabv3plus:16": _STRIDE16,
     "deeplabv3plus:8": {"encoder_output_stride": 8, "decoder_atrous_rates": (12, 24, 36), **_PYRAMID},
     "dpt:64": {"decoder_intermediate_channels": (48, 96, 192, 384), "decoder_fusion_channels": 64, **_READ},
     "dpt:128": {"decoder_intermediate_channels": (96, 192, 384, 768), "decoder_fusion_channels": 128, **_READ},
@@ -28,8 +30,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Architectures as the papers of the field set them, instead of smp's defaults, e.g. `dpt:64/vit_small_patch14_dinov2`.
 
-deeplabv3plus:STRIDE of the encoder (UniMatch 16, U2PL and CSL 8), plain convolutions and no dropout in the pyramid;
-dpt:WIDTH of UniMatch V2, for DINOv2 of size S, B, L and g: `zoo.plain_head`.
+deeplabv3plus[:STRIDE of the encoder] of UniMatch (16) and CSL (8), without dropout: `decoders.plain_convolutions`;
+dpt:WIDTH of UniMatch V2, for DINOv2 of size S, B, L and g: `decoders.plain_head`.
 """
 
 

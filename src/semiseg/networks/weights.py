@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import socket
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -77,17 +79,26 @@ def hub_weights(encoder: str, repo: str, revision: str | None, file: str) -> Pat
 
 
 def reachable(url: str) -> bool:
-    """Whether a connection to the host of `url`, or to the proxy in front of it, opens within 1.5 seconds."""
+    """Whether a connection to the host of `url`, or to the proxy in front of it, opens within 1.5 seconds.
+
+    In a thread that is left to itself after that: no timeout of a socket bounds the look-up of a name.
+    """
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
         parts = urlsplit(proxy if "//" in proxy else f"//{proxy}", scheme="http")
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        with socket.create_connection((parts.hostname or "", port), timeout=PROBE_SECONDS):
-            return True
-    except (OSError, ValueError):
-        return False
+    opened = []
+
+    def probe() -> None:
+        with suppress(OSError, ValueError):
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            with socket.create_connection((parts.hostname or "", port), timeout=PROBE_SECONDS):
+                opened.append(port)
+
+    thread = Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return bool(opened)
 
 
 def own_mean_std(encoder: str, weights: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -14,12 +14,12 @@ from typing import Any
 import segmentation_models_pytorch as smp
 import timm
 import torch
-from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder, ResidualConvBlock
-from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
+from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 from torch import Tensor, nn
 
 from semiseg.errors import Refusal, nearest, usage
 from semiseg.networks.base import Features, Network, bilinear
+from semiseg.networks.decoders import plain_convolutions, plain_head
 from semiseg.networks.weights import find_weights, load_encoder, own_mean_std
 
 FLEXIBLE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
@@ -156,6 +156,8 @@ def build_smp(
     rebuilt = arch == "dpt" and _rebuild(model, (options or {}).get("decoder_readout", "cat"))
     if arch == "dpt" and variant:
         plain_head(model)
+    if arch == "deeplabv3plus":
+        plain_convolutions(model)
     net = SmpNetwork(name, model, channels, classes, mean=mean, std=std, rebuilt=rebuilt)
     if weights:
         load_encoder(net, weights)
@@ -217,38 +219,6 @@ def _rebuild(model: Any, readout: str) -> bool:
     )
     model.initialize()
     return True
-
-
-class _Normed(TimmViTEncoder):
-    """The same encoder with its last norm on every level, as DINOv2 hands out intermediate layers."""
-
-    def _forward_with_prefix_tokens(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        out = self.model.forward_intermediates(
-            x, indices=self._output_indices, norm=True, intermediates_only=True, return_prefix_tokens=True
-        )
-        return [m for m, _ in out], [t for _, t in out]
-
-    def _forward_without_prefix_tokens(self, x: Tensor) -> list[Tensor]:
-        return self.model.forward_intermediates(x, indices=self._output_indices, norm=True, intermediates_only=True)
-
-
-def plain_head(model: Any) -> None:
-    """UniMatch V2 `model/semseg/dpt.py`: normed levels, no batch norm and no dropout after the encoder.
-
-    Differs from it: smp lets the coarsest level pass two residual units, of which one has parameters but no part there.
-    """
-    model.encoder.__class__ = _Normed
-    for module in model.decoder.modules():
-        if isinstance(module, ResidualConvBlock):
-            module.batch_norm_1 = module.batch_norm_2 = nn.Identity()
-            module.conv_1, module.conv_2 = _biased(module.conv_1), _biased(module.conv_2)
-    first, _, relu, _, last = model.segmentation_head.head
-    model.segmentation_head.head = nn.Sequential(_biased(first), relu, last)
-
-
-def _biased(conv: nn.Conv2d) -> nn.Conv2d:
-    conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
-    return conv
 
 
 def _refuse(name: str, found: str) -> Refusal:

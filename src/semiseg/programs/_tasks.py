@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from semiseg import losses
 from semiseg.batch import Labeled
 from semiseg.task import Multiclass, Multilabel
 
@@ -29,7 +30,7 @@ class ExtraClass(Multiclass):
 
     @property
     def _wider(self) -> Multiclass:
-        return Multiclass((*self.names, "inconsistent"), self.loss)
+        return Multiclass((*self.names, "inconsistent"), self.loss, self.kept)
 
 
 def _with_zero(logits: Tensor) -> Tensor:
@@ -39,8 +40,10 @@ def _with_zero(logits: Tensor) -> Tensor:
 class Weighted(Multilabel):
     """Overlapping labels of which some count more in the supervised loss; weights: one per label, 1 = as otherwise."""
 
-    def __init__(self, names: Sequence[str], loss: str, weights: Sequence[float]) -> None:
-        super().__init__(names, loss)
+    def __init__(
+        self, names: Sequence[str], loss: str, weights: Sequence[float], kept: float = losses.OHEM_KEPT
+    ) -> None:
+        super().__init__(names, loss, kept)
         self.weights = tuple(weights)
 
     def supervised(self, logits: Tensor, labeled: Labeled) -> Tensor:

@@ -159,7 +159,7 @@ class IM(Generations):
             weights = [self.disc_weight if n == self.discs else 1.0 for n in names]
             # the loss's name is part of a member's fingerprint: no other run may take this one over
             config = replace(data.config, loss=f"{data.config.loss}, {self.discs} x{self.disc_weight:g}")
-            session.data = replace(data, task=Weighted(names, data.task.loss, weights), config=config)
+            session.data = replace(data, task=Weighted(names, data.task.loss, weights, data.task.kept), config=config)
 
     def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
         """Students see what the gate lets through, drawn as `draw` says."""
@@ -169,7 +169,7 @@ class IM(Generations):
         made = pooled(session, drawing) if self.draw == "pool" else school(session, drawing)
         if self.taught(session) == "extra":
             task = session.data.task
-            made = replace(made, data=replace(made.data, task=ExtraClass(task.names, task.loss)))
+            made = replace(made, data=replace(made.data, task=ExtraClass(task.names, task.loss, task.kept)))
         return made, planes
 
     def drawing(self, session: Session, generation: int, stored: Stored) -> Drawing:

@@ -50,6 +50,7 @@ class Config:
     augment: str = "default"
     turn: str = "auto"  # right angles and up-down flips: auto (do the masks know up from down?), yes, no
     loss: str = "ce+dice"
+    ohem_kept: float = 0.156  # loss=ohem: the least share of a device's pixels that counts, see losses.OHEM_KEPT
     optimizer: str = "adamw"  # adamw, adam, or sgd with momentum .9
     lr: float = 0.0
     head_lr: float = 1.0  # multiplies lr for everything that is no encoder
@@ -95,6 +96,12 @@ class Config:
         return hashlib.sha256(json.dumps([kept, key, data], sort_keys=True).encode()).hexdigest()
 
 
+def settings() -> dict[str, Any]:
+    """Every key that may be set, whatever is trained, with its default; "auto" for what is chosen from the data."""
+    mine = {f.name: getattr(Config(), f.name) for f in fields(Config) if not f.name.endswith("_args")}
+    return {k: v if v or k not in RESOLVED else "auto" for k, v in mine.items() if k not in ELSEWHERE}
+
+
 def split_name(name: str, programs: Mapping[str, Any]) -> tuple[str, str]:
     """METHOD[+PROGRAM] to its two parts; a program alone stands on `supervised`."""
     if name in programs:
@@ -102,8 +109,8 @@ def split_name(name: str, programs: Mapping[str, Any]) -> tuple[str, str]:
     method, plus, program = name.rpartition("+")
     if plus and not name.endswith(".py"):
         if program not in programs:
-            found = f"names the program '{program}'. {nearest(program, programs)}".strip()
-            raise Refusal(Problem("C03", "--method", found, expected=", ".join(programs)), USAGE)
+            fix = nearest(program, programs) or "semiseg methods lists them"
+            raise Refusal(Problem("C03", "--method", f"names the program '{program}', which is none", fix), USAGE)
         return method, program
     return name, ""
 
@@ -121,9 +128,8 @@ class Settings:
 
     def known(self) -> list[str]:
         """Every key that may be set."""
-        mine = [f.name for f in fields(Config) if not f.name.endswith("_args") and f.name not in ELSEWHERE]
         dotted = [f"{self.config.program}.{k}" for k in self.arguments[self.config.program] if self.config.program]
-        return [*mine, *self.arguments[self.config.method], *dotted]
+        return [*settings(), *self.arguments[self.config.method], *dotted]
 
     def put(self, key: str, value: Any, where: str) -> None:
         """Set one key: a field, a method's argument by its name, or NAME.argument of the method or program."""
@@ -145,23 +151,23 @@ class Settings:
         if owner not in self.arguments and owner in METHODS:
             found = f"sets {key}, which belongs to the method {owner}, and the method is {self.config.name}"
             return Problem("C04", where, found, f"use --method {owner}, or leave {key} out")
-        hint = nearest(key, self.known())
-        found = f"sets the unknown key '{key}'. {hint}".strip()
-        return Problem("C04", where, found, expected="" if hint else ", ".join(self.known()))
+        fix = nearest(key, self.known()) or f"semiseg methods {self.config.program or mine} lists them"
+        return Problem("C04", where, f"sets the unknown key '{key}'", fix)
+
+    def _wrong(self, code: str, where: str, key: str, value: Any, expected: str, fix: str = "") -> None:
+        fix = fix or f"correct it, or leave {key} out"
+        self.problems.append(Problem(code, where, f"sets {key} to {value!r}", fix, expected))
 
     def _field(self, key: str, value: Any, where: str) -> None:
         try:
             value = convert(value, self.types[key])
         except ValueError as error:
-            self.problems.append(Problem("C05", where, f"sets {key} to {value!r}", expected=str(error)))
-            return
+            return self._wrong("C05", where, key, value, str(error))
         if expected := outside(key, value, RANGES):
-            self.problems.append(Problem("C06", where, f"sets {key} to {value}", expected=expected))
-            return
+            return self._wrong("C06", where, key, value, expected)
         if key in CHOICES and value not in CHOICES[key]:
-            found = f"sets {key} to '{value}'. {nearest(str(value), CHOICES[key])}".strip()
-            self.problems.append(Problem("C06", where, found, expected=" or ".join(CHOICES[key])))
-            return
+            hint = nearest(str(value), CHOICES[key])
+            return self._wrong("C06", where, key, value, " or ".join(CHOICES[key]), hint)
         setattr(self.config, key, value)
 
     def _argument(self, owner: str, key: str, value: Any, where: str) -> None:
@@ -169,12 +175,10 @@ class Settings:
         try:
             value = convert(value, type(default)) if default is not None else value
         except ValueError as error:
-            self.problems.append(Problem("C05", where, f"sets {key} to {value!r}", expected=str(error)))
-            return
+            return self._wrong("C05", where, key, value, str(error))
         ours = owner in METHODS or owner in self.programs  # in a file of the user's own a name may mean anything
         if expected := outside(key, value, ARGUMENTS if ours else {}):
-            self.problems.append(Problem("C06", where, f"sets {key} to {value}", expected=expected))
-            return
+            return self._wrong("C06", where, key, value, expected)
         store = self.config.program_args if owner == self.config.program else self.config.method_args
         store[key] = value
 
@@ -271,10 +275,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise Refusal(Problem("C07", str(path), "does not exist", "check the path of --config"), USAGE) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         text = " ".join(str(error).split())
-        problem = Problem("C07", str(path), f"is no recipe: {text}", expected="lines of `key: value`")
-        raise Refusal(problem, USAGE) from error
+        raise _no_recipe(path, f"is no recipe: {text}") from error
     if not isinstance(loaded, dict):
-        raise Refusal(Problem("C07", str(path), "is no recipe", expected="lines of `key: value`"), USAGE)
+        raise _no_recipe(path, "is no recipe")
     flat: dict[str, Any] = {}
     for key, value in loaded.items():
         if key == "published":
@@ -284,6 +287,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
         else:
             flat[str(key)] = value
     return flat
+
+
+def _no_recipe(path: Path, found: str) -> Refusal:
+    return Refusal(Problem("C07", str(path), found, "correct the file", "lines of `key: value`"), USAGE)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
