@@ -17,6 +17,7 @@ from semiseg import storage
 from semiseg.data import decode
 from semiseg.data.cache import Units, as_float
 from semiseg.data.classes import ClassMap
+from semiseg.data.setwide import working
 from semiseg.errors import CHECKPOINT, DATA, USAGE, Problem, Refusal
 from semiseg.inconsistency import inconsistency_mask
 from semiseg.networks import build
@@ -141,9 +142,8 @@ class Model:
             np.ascontiguousarray(array).view(np.int16) if array.dtype == np.uint16 else array.copy()
         )
         x = as_float(flat, self.dtype).permute(2, 0, 1).unsqueeze(0)
-        side = min(x.shape[-2:])
-        if self.resize and side > self.resize:
-            size = [max(1, round(s * self.resize / side)) for s in x.shape[-2:]]
+        size = working(x.shape[-2], x.shape[-1], self.resize)
+        if size != tuple(x.shape[-2:]):
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
             x = x.round() if self.dtype != "float32" else x  # the cache of the training stores whole numbers
         return self.units.apply(x.to(self.device))

@@ -18,7 +18,7 @@ from semiseg.data.decode import shown
 from semiseg.data.folder import read_label
 from semiseg.data.foreign import scorable
 from semiseg.data.splits import leftovers
-from semiseg.errors import DATA, Problem, Refusal
+from semiseg.errors import DATA, USAGE, Problem, Refusal
 from semiseg.model import Model, Prediction
 from semiseg.predict_out import Places, filling, mask_places, png, write_rows
 
@@ -71,14 +71,17 @@ def predict_folder(
     inconsistency: bool = False,
     progress: Progress | None = None,
 ) -> Folder:
-    """One mask per image into out/masks, predictions.csv, and what was asked for; broken images do not stop the others.
+    """One mask per image into out/masks, predictions.csv, classes.yaml, and what was asked for.
 
-    Images whose bytes, model and outputs are unchanged are skipped, so an interrupted call completes what is missing.
+    Broken images do not stop the others; inconsistency of a run with one model is refused (C09, exit 2). Images whose
+    bytes, model and outputs are unchanged are skipped, so an interrupted call completes what is missing.
     What lies in `out` already stays: predictions of other images are kept, files that are none are refused (`filling`).
     """
+    if inconsistency and len(model.folders["committee"]) < 2:
+        fix = "train one with --method im or ensemble, or predict without --inconsistency"
+        raise Refusal(Problem("C09", "--inconsistency", f"needs a committee, {model.run} has one model", fix), USAGE)
     found, notes = scan_images(images)
     result = Folder([], [], list(found.problems), notes)  # links that lead nowhere, folders that cannot be read
-    inconsistency = inconsistency and len(model.folders["committee"]) > 1
     key = f"{model.hash[:16]}-{int(probabilities)}{int(inconsistency)}"
     places = _places(model, probabilities, inconsistency)
     if progress:

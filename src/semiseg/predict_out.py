@@ -17,6 +17,7 @@ from PIL import Image
 from semiseg import storage
 from semiseg.data import decode
 from semiseg.data.classes import ClassMap
+from semiseg.data.classfile import FILE
 from semiseg.data.decode import shown
 from semiseg.data.index import SPLITS, order
 from semiseg.data.walk import nfc
@@ -30,7 +31,7 @@ OTHER = "choose another --out"
 
 
 class Output:
-    """masks/ and what lies beside it, and the table that lists them by image.
+    """masks/ and what lies beside it, the table that lists them by image, and the class file that says what they mean.
 
     A file that the table does not list is somebody's work and is never written over. Every image is in the table before
     its files are written, so the call after one that was killed knows them. Rows of other images stay.
@@ -38,6 +39,7 @@ class Output:
 
     def __init__(self, out: Path, table: str, classes: ClassMap, places: Places) -> None:
         self.out, self.table, self.places = out, out / table, places
+        self.classes = classes.to_yaml().encode("utf-8")
         self.coding = hashlib.sha256(repr(classes.to_json()).encode()).hexdigest()[:8]
         self.rows = _read(self.table)
         if any(row["coding"] != self.coding for row in self.rows.values()):
@@ -57,9 +59,13 @@ class Output:
                 wrong.append((self.out / there[0], found, f"{OTHER} for other images"))
             elif not row or not there:
                 self.rows[name] = {"image": name, "source": source, "coding": self.coding}
+        meaning = self.out / FILE
+        if os.path.lexists(meaning) and not (meaning.is_file() and meaning.read_bytes() == self.classes):
+            wrong.append((meaning, "is not what this command writes there", f"{OTHER}, or move it away"))
         if wrong:
             raise _busy(wrong)
         self.save()
+        storage.write_bytes(meaning, self.classes)
 
     def has(self, name: str, path: Path, digest: str, key: str) -> bool:
         """Were all files of the image written by the same model, for the same content, and are they as they were?"""

@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import tiny
@@ -91,6 +92,10 @@ def test_full_labels(ask, tested, tmp_path):
     grid = plan(replace(ask("fixmatch"), data=[lists]))
     assert grid.cells[-1].options["oracle"] is True
     assert "--oracle" in grid.cells[-1].arguments(tmp_path)
+    tiny.save(lists / "masks/04.png", np.zeros((9, 9), dtype=np.uint8))
+    with pytest.raises(Refusal, match="D07"):
+        plan(replace(ask("fixmatch"), data=[lists]))
+    assert plan(replace(ask("fixmatch"), data=[lists], baselines="none"))  # which opens no mask of an unlabeled image
 
 
 def test_without_a_test_set_val_is_reported_and_said(ask, folders):

@@ -78,6 +78,15 @@ def test_overlapping_and_binary_labels_keep_their_axis(tmp_path):
     assert single.stacked and single.label(0).shape == (1, 6, 5)
 
 
+@pytest.mark.parametrize("resize", [0, 4])
+def test_a_mask_of_another_size_is_named_and_never_stored(tmp_path, resize):
+    items, *_ = write(tmp_path, sizes=[(8, 8), (8, 9), (8, 8)])
+    tiny.save(tmp_path / "masks/1.png", np.zeros((7, 9), np.uint8))
+    with pytest.raises(Refusal, match=r"masks/1.png is 9x7 but .*images/1.tif is 9x8") as caught:
+        cache.build(tmp_path / "c", items, CLASSES, resize=resize)
+    assert caught.value.problems[0].code == "D07" and not storage.is_sealed(tmp_path / "c")
+
+
 def test_an_empty_split(tmp_path):
     store = cache.build(tmp_path / "c", [], CLASSES)
     assert len(store) == 0 and store.pixels.shape[0] == 0

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,38 @@ def test_sixteen_bits_are_kept(tmp_path, name):
     array = read_image(tmp_path / name)
     assert array.dtype == np.uint16 and np.array_equal(array[..., 0], RAMP)
     assert probe(tmp_path / name) == (12, 17, 1, "uint16")
+
+
+def wide_png(array: np.ndarray, kind: int) -> bytes:
+    """(H,W,C) uint16 as PNG; every other row is stored as the difference to the pixel on its left."""
+    rows = array.astype(">u2").view(np.uint8).reshape(*array.shape[:2], -1)
+    left = np.pad(rows, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    lines = [b"\1" + (r - s).tobytes() if k % 2 else b"\0" + r.tobytes()
+             for k, (r, s) in enumerate(zip(rows, left, strict=True))]  # fmt: skip
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, kind, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"".join(lines))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("kind, stored, kept", [(0, 1, 1), (2, 3, 3), (4, 2, 1), (6, 4, 3)])
+def test_sixteen_bits_of_a_colour_png_are_kept(tmp_path, kind, stored, kept):
+    path, array = tmp_path / "a.png", FIVE[..., :stored].copy()
+    path.write_bytes(wide_png(array, kind))
+    read = read_image(path)
+    assert read.dtype == np.uint16 and np.array_equal(read, array[..., :kept])
+    assert probe(path) == (12, 17, kept, "uint16")
+    assert bool(image_from_bytes(load(path), path).notes) == (stored > kept)
+    array[..., -1] = 65535
+    path.write_bytes(wide_png(array, kind))
+    assert not image_from_bytes(load(path), path).notes
+    path.write_bytes(wide_png(array, kind)[:-60])
+    with pytest.raises(Refusal) as caught:
+        read_image(path)
+    assert code(caught) == "D12"
 
 
 TIFFS = {

@@ -40,6 +40,21 @@ def test_a_folder_per_label(tmp_path):
     assert [m.parent.name for m in turned.labeled[0].masks] == ["wall", "cell"]
 
 
+def test_labeled_images_may_be_missing_where_another_split_is_wanted(tmp_path):
+    touch(tmp_path, "test/images/a.png", "test/masks/cell/a.png", "test/masks/wall/a.png", "images/x/notes.txt")
+    assert [p.code for p in find(tmp_path).problems] == ["D03"] and not find(tmp_path).test
+    index = find(tmp_path, wanted="test")
+    assert not index.problems and names(index.test) == ["test/a"] and index.labels == ("cell", "wall")
+    turned = find(tmp_path, ("wall", "cell"), "test")
+    assert [m.parent.name for m in turned.test[0].masks] == ["wall", "cell"]
+    assert [p.code for p in find(tmp_path, wanted="val").problems] == ["D03"]
+    touch(tmp_path, "masks/.keep")
+    codes = {w: [p.code for p in find(tmp_path, wanted=w).problems if p.level == "error"] for w in ("labeled", "test")}
+    assert codes == {"labeled": ["D04"], "test": []}
+    touch(tmp_path, "images/b.png")  # what is there must be right
+    assert [p.code for p in find(tmp_path, wanted="test").problems if p.level == "error"] == ["D01"]
+
+
 def test_one_fix_when_all_masks_carry_the_same_ending(tmp_path):
     touch(tmp_path, *(f"images/{n}.jpg" for n in "abc"), *(f"masks/{n}_mask.png" for n in "abc"))
     problems = find(tmp_path).problems

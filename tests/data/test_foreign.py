@@ -1,5 +1,6 @@
 """A data folder read with the classes of a run: the same values must mean the same, as far as the folder tells."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,17 @@ def test_a_mask_that_is_ignored_everywhere_is_left_out(tmp_path: Path) -> None:
     root = folder(tmp_path / "data", 0, 1, 255)
     Image.fromarray(np.full((16, 16), 255, np.uint8)).save(root / "test/masks/i1.png")
     assert score(root, BINARY) == ["test/i0", "test/i2"]
+
+
+def test_labeled_images_are_not_needed(tmp_path: Path) -> None:
+    root = folder(tmp_path / "data", 0, 1)
+    for name in ("images", "masks"):
+        shutil.rmtree(root / name)
+    assert score(root, BINARY) == ["test/i0", "test/i1", "test/i2"]
+    with pytest.raises(Refusal, match="has no folder images/"):
+        score(root, BINARY, "val")
+    (root / "test/masks/i0.png").unlink()
+    with pytest.raises(Refusal, match=r"test/images/i0.png has no mask"):
+        score(root, BINARY)
+    with pytest.raises(Refusal, match=r"test/masks holds no folder per label"):
+        score(root, LABELS)

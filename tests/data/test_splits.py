@@ -118,6 +118,32 @@ def test_label_folders_with_lists(tmp_path):
     assert index.labels == ("x", "y") and len(index.labeled[0].masks) == 2 and not index.problems
 
 
+def test_a_mask_in_some_label_folders_matters_where_masks_are_used_only(tmp_path):
+    touch(tmp_path, *(f"images/{n}.png" for n in "abc"), *(f"masks/{k}/a.png" for k in "xy"), "masks/x/b.png")
+    index = lists(tmp_path, labeled="a", unlabeled="images/b.png None\nc")
+    assert not index.problems and names(index.unlabeled) == ["b", "c"] and index.unlabeled[0].masks == ()
+    for files in ({"labeled": "a\nb"}, {"labeled": "a", "val": "b"}, {"labeled": "a", "test": "b"}):
+        (problem,) = (p for p in lists_again(tmp_path, **files, unlabeled="c").problems)
+        assert (problem.code, problem.where) == ("D36", (tmp_path / "masks/x/b.png").as_posix())
+
+
+def test_images_that_no_list_names_are_said_once_with_their_number(tmp_path):
+    touch(tmp_path, *(f"images/{n}.png" for n in "abcdefg"), *(f"masks/{n}.png" for n in "abc"))
+    index = lists(tmp_path, labeled="a\nimages/b.png masks/b.png", val="c.png", unlabeled="d None")
+    (problem,) = index.problems
+    assert (problem.code, problem.level) == ("D31", "warning") and "splits/unlabeled.txt" in problem.fix
+    assert "3 images" in problem.found and "images/e.png, images/f.png, images/g.png" in problem.found
+    assert not lists_again(tmp_path, labeled="a\nb", val="c", unlabeled="d\ne\nf\ng").problems
+
+
+def test_labeled_images_may_be_missing_where_another_split_is_wanted(tmp_path):
+    touch(tmp_path, "images/a.png", "masks/a.png")
+    assert [p.code for p in lists(tmp_path, test="a").problems] == ["D19"]
+    index = find(tmp_path, wanted="test")
+    assert not index.problems and names(index.test) == ["a"] and not index.labeled
+    assert [p.code for p in find(tmp_path, wanted="val").problems] == ["D19"]
+
+
 @pytest.mark.parametrize(
     "files, code, level, says",
     [
@@ -134,7 +160,7 @@ def test_label_folders_with_lists(tmp_path):
 )
 def test_what_is_wrong_with_a_list(tmp_path, files, code, level, says):
     touch(tmp_path, "images/a.png", "images/b.png", "images/c.png", "masks/a.png", "masks/b.png")
-    problems = lists(tmp_path, **files).problems
+    problems = [p for p in lists(tmp_path, **files).problems if p.code != "D31"]  # of images that no list names
     assert [(p.code, p.level) for p in problems] == [(code, level)]
     assert says in str(problems[0]) and problems[0].fix
 

@@ -40,7 +40,9 @@ def test_no_place_that_is_somebody_elses(semiseg: Command, trained: Trained, tmp
     new(tmp_path / "pics", "a")
     (tmp_path / "afile").write_text("mine")
     save(tmp_path / "made/masks/gt.png", np.zeros((9, 9), np.uint8))
-    (tmp_path / "table").mkdir()
+    for name in ("table", "told"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "told/classes.yaml").write_text("names: [mine]")
     for name in ("predictions", "consensus"):
         (tmp_path / f"table/{name}.csv").write_text("image,count\na,3\n")
     before = tree(tmp_path, (".lock",))
@@ -51,6 +53,7 @@ def test_no_place_that_is_somebody_elses(semiseg: Command, trained: Trained, tmp
         ("pics", "afile", 2, "is a file"), ("pics", "afile/x", 2, "lies below"), ("pics", "x" * 300, 6, "written"),
         ("pics", "pics/out", 2, "lies in it"), ("pics", "made", 7, "made/masks/gt.png is not listed"),
         ("pics", "table", 7, "was not written by this command"),
+        ("pics", "told", 7, "told/classes.yaml is not what this command writes there"),
     ):  # fmt: skip
         argv = ("run", images) if command == "predict" else ("run", "--images", images)
         ended = semiseg(command, *argv, "--out", out)

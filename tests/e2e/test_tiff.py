@@ -104,6 +104,21 @@ def test_copies_of_eight_bits_or_fewer_channels_teach_nothing(server: Server, tm
     assert score < 0.6
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:tifffile")
+def test_infrared_beside_red_green_and_blue_is_a_channel(server: Server, tmp_path: Path) -> None:
+    """A bare array of four channels is declared as colours with alpha; nothing of it is dropped on the way to a mask."""
+    make_spectral(tmp_path / "data", lambda a: (a[..., 1:] >> 8).astype(np.uint8), labeled=3)
+    for path in (tmp_path / "data").rglob("*.tif"):
+        image = tifffile.imread(path)
+        tifffile.imwrite(path, image)
+    ended = server.run(
+        "train", "data", "--out", "run", *TRAIN[:2], "--steps", 2, "--size", 16, "--batch", 2, cwd=tmp_path
+    )
+    assert ended.code == 0 and "alpha" not in ended.text, ended.text
+    assert (record(tmp_path / "run")["channels"], record(tmp_path / "run")["dtype"]) == (4, "uint8")
+    assert server.run("predict", "run", "data/images", "--out", "pred", cwd=tmp_path).code == 0
+
+
 def test_floating_point_and_three_page_files_are_themselves(server: Server, tmp_path: Path) -> None:
     """float32 stays float32; a stack of pages is refused, not cut to its first page."""
     make_spectral(tmp_path / "data", lambda a: (a[..., 3:].astype(np.float32) - SPECTRAL) / 7, labeled=3)

@@ -77,6 +77,8 @@ def plan(request: Request, progress: Any = None) -> Grid:
             continue
         splits[name] = _split(request, name, seen, problems, notes)
         full = _full(request, name, path, seen, splits[name], notes)
+        if full is not None and "oracle" in full:  # masks that nobody has looked at yet
+            problems += check(path, oracle=True, progress=progress, **_sides(request)).errors
         cells += _cells(request, name, path, asked, k, full, splits[name])
     if problems:
         typed = any(p.code.startswith("C") for p in problems)
@@ -102,6 +104,11 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9+._=-]+", "-", text).strip("-.")
 
 
+def _sides(request: Request) -> dict[str, Any]:
+    """The sizes that a folder is checked for."""
+    return {"size": request.options.get("size"), "resize": request.options.get("resize") or 0}
+
+
 def _look(
     request: Request, path: Path, asked: list[Asked], problems: list[Problem], progress: Any
 ) -> dict[str, Checked] | None:
@@ -110,9 +117,8 @@ def _look(
     before = len(problems)
     for labels in dict.fromkeys(request.labels):
         try:
-            size = None if request.options.get("resize") else request.options.get("size")
             wanted = amount(labels) if find(path).labeled else None
-            checked = check(path, size=size, labels=wanted, progress=progress)
+            checked = check(path, labels=wanted, progress=progress, **_sides(request))
         except Refusal as refusal:
             problems += refusal.problems
             continue

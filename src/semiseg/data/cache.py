@@ -25,6 +25,8 @@ from semiseg.data.classes import ClassMap
 from semiseg.data.decode import read_image
 from semiseg.data.folder import read_label
 from semiseg.data.index import Item
+from semiseg.data.look import mismatch
+from semiseg.data.setwide import working
 from semiseg.errors import Problem, Refusal
 
 SAMPLED_PIXELS = 1_000_000
@@ -144,9 +146,11 @@ def _decode(item: Item, classes: ClassMap | None, resize: int) -> tuple[np.ndarr
     if classes is not None:
         label = read_label(item, classes)
         label = label[..., None] if label.ndim == 2 else np.moveaxis(label, 0, -1)
-    size = image.shape[:2]
-    if resize and min(size) > resize:
-        size = tuple(max(1, round(s * resize / min(size))) for s in size)
+        if label.shape[:2] != image.shape[:2]:  # all masks behind it would lie beside their pixels
+            raise Refusal(mismatch(item.masks[0], label.shape, item.image, image.shape))
+    height, width = image.shape[:2]
+    size = working(height, width, resize)
+    if size != (height, width):
         image = _resized(image, size, "bilinear")
         label = None if label is None else _resized(label, size, "nearest-exact")
     pad = [(0, max(0, 2 - s)) for s in size]  # a bilinear tap needs two pixels in each direction

@@ -1,7 +1,7 @@
 """Everything that can be wrong with a data folder, found in one pass before training, in the user's words.
 
 `semiseg check` and training call the same `check`. Every image and every labeled, val and test mask is read and decoded
-once; masks of unlabeled images stay closed. Problem codes: `CODES`.
+once; masks of unlabeled images stay closed unless they are asked for. Problem codes: `CODES`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from semiseg.data import decode, setwide
+from semiseg.data import setwide
 from semiseg.data.classes import ClassMap
 from semiseg.data.classfile import FILE, read_spec
 from semiseg.data.codes import CODES, LEVELS, render
 from semiseg.data.decode import shown
 from semiseg.data.folder import find
-from semiseg.data.index import Index, Item, order
+from semiseg.data.index import Index, order
 from semiseg.data.judge import Verdict, judge
 from semiseg.data.look import Progress, Seen, look_all
 from semiseg.data.propose import class_map
@@ -36,7 +36,8 @@ class Checked:
     index: items to train on (labels chosen, val carved). images: item name -> (height, width, channels, dtype).
     sizes: (height, width) of the smallest, the median and the largest image by area. channels, dtype: of most images.
     pixels: split -> class name -> pixels, with "ignore" (and "background" for a binary task).
-    digests: item name -> SHA-256 of the image file. hash: of lists, image and mask contents and class map.
+    opened: how many unlabeled images are now labeled, since their masks were asked for (`oracle`).
+    digests: item name -> SHA-256 of the image file. hash: of lists, images, masks that train or score, and class map.
     """
 
     index: Index
@@ -47,6 +48,7 @@ class Checked:
     dtype: str = ""
     sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0), (0, 0))
     pixels: dict[str, dict[str, int]] = field(default_factory=dict)
+    opened: int = 0
     digests: dict[str, str] = field(default_factory=dict)
     hash: str = ""
 
@@ -97,18 +99,23 @@ def check(
     data: Path | str,
     *,
     size: int | None = None,
+    resize: int = 0,
     classes: ClassMap | Path | None = None,
     labels: int | float | str | None = None,
     members: int | None = None,
+    oracle: bool = False,
+    diagnose: bool = False,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> Checked:
     """Read the folder once and report all problems.
 
-    size: crop size in pixels of the training to come. classes: a class map (of a trained model), or a class file
-    instead of DATA/classes.yaml. labels: how many labeled images to use (`splits.choose_labels`). members: number of
-    folds that the labels are divided into, if they are; no val set is carved from them then. progress(done, total) is
-    called in this thread.
+    size, resize: crop and image size in pixels of the training to come (`setwide.working`). classes: a class map (of a
+    trained model), or a class file instead of DATA/classes.yaml. labels: how many labeled images to use
+    (`splits.choose_labels`); the masks of all settle the class map, so that the task does not depend on the number.
+    members: number of folds that the labels are divided into, if they are; no val set is carved from them then.
+    oracle: unlabeled images that have masks are labeled like the others, but never become val, and their masks do not
+    settle the class map. diagnose: those masks are read and judged only. progress(done, total) is called in this thread.
     Raises Refusal only for a `labels` that cannot be (exit 2); everything else is in `problems`.
     """
     root = Path(data)
@@ -120,29 +127,39 @@ def check(
     index = find(root)
     if wish is not None and index.labels and set(wish.names) == set(index.labels) and wish.names != index.labels:
         index = find(root, tuple(wish.names))
-    index = choose_labels(index, labels, _digest)
-    rgb = bool(wish is not None and wish.colors)
-    seen = look_all(list(index.items()), workers, progress, rgb)
-    checked = Checked(index, problems=index.problems + problems + [p for s in seen for p in s.problems])
+    choose_labels(index, labels, lambda item: item.name)  # refused before anything is read
+    rgb, open_ = bool(wish is not None and wish.colors), oracle or diagnose
+    items = [(split, item if open_ or split != "unlabeled" else item.bare()) for split, item in index.items()]
+    seen = look_all(items, workers, progress, rgb)
+    digests, found = {s.item.name: s.digest for s in seen}, [p for s in seen for p in s.problems]
+    index = choose_labels(index, labels, lambda item: digests[item.name])
+    checked = Checked(index, problems=index.problems + problems + found, digests=digests)
     if isinstance(classes, ClassMap):
         checked.classes = classes
     elif not problems:
-        checked.classes, more = class_map(seen, spec, index.labels, file)
+        told = [s for s in seen if s.split != "unlabeled"]  # with or without the others' masks, the task is one
+        checked.classes, more = class_map(told, spec, index.labels, file)
         checked.problems += more
-    _finish(checked, seen, size, members)
+    _finish(checked, seen, members, oracle)
+    checked.problems += setwide.crops(checked.index, checked.images, size, resize)
     checked.problems.sort(key=lambda p: (LEVELS.index(p.level), p.code))
     return checked
 
 
-def _finish(checked: Checked, seen: Sequence[Seen], size: int | None, members: int | None) -> None:
+def _finish(checked: Checked, seen: Sequence[Seen], members: int | None, oracle: bool) -> None:
     """Judge the masks, settle the splits, then look at the set as a whole."""
     verdicts: dict[str, Verdict] = {}
     if checked.classes is not None:
         verdicts = {s.item.name: judge(s, checked.classes) for s in seen if s.whole}
         checked.problems += [p for v in verdicts.values() for p in v.problems]
     checked.images = {s.item.name: s.image for s in seen if s.image is not None}
-    checked.digests = {s.item.name: s.digest for s in seen}
     _settle(checked, verdicts, members)
+    checked.problems += setwide.numbers(checked.index, members)
+    if oracle:
+        index = checked.index
+        known = [item for item in index.unlabeled if item.masks]
+        free = [item for item in index.unlabeled if not item.masks]
+        checked.index, checked.opened = replace(index, labeled=index.labeled + known, unlabeled=free), len(known)
     if checked.images:
         areas = sorted((h * w, h, w) for h, w, _, _ in checked.images.values())
         checked.sizes = (areas[0][1:], areas[len(areas) // 2][1:], areas[-1][1:])
@@ -152,13 +169,11 @@ def _finish(checked: Checked, seen: Sequence[Seen], size: int | None, members: i
     checked.problems += setwide.kinds(checked.index, checked.images, checked.channels, checked.dtype)
     checked.problems += setwide.repeats(checked.index, seen)
     checked.problems += setwide.presence(checked.index, checked.classes, checked.pixels)
-    checked.problems += setwide.crops(checked.index, checked.images, size)
-    checked.problems += setwide.numbers(checked.index, members)
     checked.hash = _manifest(checked, seen)
 
 
 def _settle(checked: Checked, verdicts: dict[str, Verdict], members: int | None) -> None:
-    """Masks that are all ignore leave their list; then val is carved if none is given and there are no folds."""
+    """Images whose masks are all ignore are unlabeled; then val is carved if none is given and there are no folds."""
     index = checked.index
     empty = {name for name, verdict in verdicts.items() if verdict.empty}
     if empty:
@@ -173,10 +188,11 @@ def _settle(checked: Checked, verdicts: dict[str, Verdict], members: int | None)
             found = f"holds {len(emptied)} labeled images, and the masks of all are ignored everywhere"
             checked.problems.append(Problem("D26", shown(index.root), found, fix))
             return
+        free = [item.bare() if item.name in empty else item for item in index.unlabeled + emptied]
         index = replace(
             index,
             labeled=[item for item in index.labeled if item.name not in empty],
-            unlabeled=sorted(index.unlabeled + emptied, key=lambda item: order(item.name)),
+            unlabeled=sorted(free, key=lambda item: order(item.name)),
             val=[item for item in index.val if item.name not in empty],
             test=[item for item in index.test if item.name not in empty],
         )
@@ -208,16 +224,11 @@ def _pixels(checked: Checked, verdicts: dict[str, Verdict]) -> dict[str, dict[st
     return pixels
 
 
-def _digest(item: Item) -> str:
-    """Content hash for the choice of labels; an unreadable file is reported by the pass over all files."""
-    try:
-        return hashlib.sha256(decode.load(item.image)).hexdigest()
-    except Refusal:
-        return ""
-
-
 def _manifest(checked: Checked, seen: Sequence[Seen]) -> str:
-    contents = {s.item.name: [s.digest, *s.mask_digests] for s in seen}
-    lines = [f"{split}\t{item.name}\t{contents[item.name]}" for split, item in checked.index.items()]
+    of = {s.item.name: s for s in seen}
+    lines = []
+    for split, item in checked.index.items():
+        masks = of[item.name].mask_digests if split != "unlabeled" else []
+        lines.append(f"{split}\t{item.name}\t{[of[item.name].digest, *masks]}")
     lines.append(repr(checked.classes.to_json()) if checked.classes else "")
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

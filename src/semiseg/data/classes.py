@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from semiseg.data import tiff
@@ -122,6 +123,18 @@ class ClassMap:
     def from_json(cls, raw: dict[str, Any]) -> ClassMap:
         """The inverse of `to_json`. Raises KeyError or TypeError for anything else."""
         return cls(**{k: _frozen(v) for k, v in raw.items()})
+
+    def to_yaml(self) -> str:
+        """A class file (`classfile`) by which masks in this coding are read as this map, whatever classes they hold."""
+        names, entries = self.names, self.colors or self.values
+        if self.coding in ("values", "colors") and len(entries) > len(names):  # binary
+            names = ("background" if names[0].casefold() != "background" else "rest", *names)
+        raw: dict[str, Any] = {"task": self.kind, "names": list(names)}
+        if self.coding in ("values", "colors") or not set(entries) <= {0, 1, IGNORE}:
+            table = (e if isinstance(e, int) else list(e) for e in entries)
+            raw = {"task": self.kind, "colors" if self.colors else "values": dict(zip(names, table, strict=True))}
+        raw["ignore"] = [e if isinstance(e, int) else list(e) for e in self.ignore]
+        return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
     @cached_property
     def _lut(self) -> np.ndarray:

@@ -119,11 +119,13 @@ def probe(path: Path) -> tuple[int, int, int, str]:
 
     def header(data: bytes) -> tuple[int, int, int, str]:
         if tiff.is_tiff(data):
-            return tiff.probe(data)
+            return tiff.probe(data, PIXEL_LIMIT)
         with _open(data, path, PIXEL_LIMIT) as image:
             width, height = image.size
             if image.getexif().get(0x0112, 1) >= 5:
                 width, height = height, width
+            if wide := _wide(data):
+                return height, width, 1 if len(wide) == 1 else 3, "uint16"
             kind = "uint16" if image.mode.startswith("I") else "float32" if image.mode == "F" else "uint8"
             return height, width, _CHANNELS.get(image.mode, 3), kind
 
@@ -195,20 +197,40 @@ def _image(data: bytes, path: Path, limit: int) -> Picture:
     with _open(data, path, limit) as image:
         image.load()
         notes = _suffix_note(path, str(image.format))
-        if data[:8] == b"\x89PNG\r\n\x1a\n" and data[24] == 16 and data[25] in (2, 6):
-            notes += ("has 16 bits per colour, of which 8 are used (TIFF keeps all 16)",)
         straight = ImageOps.exif_transpose(image)
-        array, more = _pixels(straight)
+    array, more = _sixteen(data, path, limit) if _wide(data) else _pixels(straight)
     return Picture(array, notes + more)
+
+
+def _wide(data: bytes) -> tuple[str, ...]:
+    """How to read the bytes of a 16-bit PNG in colour or with alpha; empty for anything else.
+
+    Pillow makes 8 bits of them: "RGB;16B" is the first byte of each sample, "RGB;16L" the second. Grey and alpha have four
+    bytes together, as RGBA has.
+    """
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[24] != 16:
+        return ()
+    return {2: ("RGB;16B", "RGB;16L"), 4: ("RGBA",), 6: ("RGBA;16B", "RGBA;16L")}.get(data[25], ())
+
+
+def _sixteen(data: bytes, path: Path, limit: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(H,W,1|3) uint16 of a PNG that `_wide` knows, and notes."""
+    parts = []
+    for raw in _wide(data):
+        with _open(data, path, limit) as image:
+            opened: Any = image
+            opened.tile = [tile._replace(args=raw) for tile in opened.tile]
+            parts.append(np.array(ImageOps.exif_transpose(opened)))
+    high, low = parts if len(parts) == 2 else (parts[0][..., ::2], parts[0][..., 1::2])
+    array = high.astype(np.uint16) << 8 | low
+    return (array, ()) if array.shape[2] == 3 else (np.ascontiguousarray(array[..., :-1]), tiff.dropped(array[..., -1]))
 
 
 def _pixels(image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
     """(H,W,C) of a Pillow image, and notes on conversions that lose something."""
     mode, notes = image.mode, ()  # type: tuple[str, tuple[str, ...]]
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or (mode == "P" and "transparency" in image.info):
-        alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        if alpha.min() != alpha.max():
-            notes = ("has a varying alpha channel, which is dropped",)
+        notes = tiff.dropped(np.asarray(image.convert("RGBA"))[..., 3])
     if mode in ("1", "LA", "La"):
         image = image.convert("L")
     elif mode.startswith("I"):

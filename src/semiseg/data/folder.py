@@ -13,7 +13,7 @@ from semiseg.data import decode, splits
 from semiseg.data.classes import ClassMap, UnknownValues
 from semiseg.data.decode import shown
 from semiseg.data.index import SPLITS, Index, Item
-from semiseg.data.walk import Masks, Scan, nfc, scan, scan_masks
+from semiseg.data.walk import Masks, Scan, scan, scan_masks
 from semiseg.errors import DATA, Problem, Refusal, nearest
 
 __all__ = ["SPLITS", "Index", "Item", "find", "read_label"]
@@ -21,18 +21,19 @@ __all__ = ["SPLITS", "Index", "Item", "find", "read_label"]
 _EXPECTED = ("images", "masks", "unlabeled", "val", "test", "splits")
 
 
-def find(data: Path | str, labels: tuple[str, ...] | None = None) -> Index:
+def find(data: Path | str, labels: tuple[str, ...] | None = None, wanted: str = "labeled") -> Index:
     """The index of a data folder. Raises nothing: what is wrong is in `Index.problems`.
 
     labels: the order of label folders under masks/ that a class file gives; None takes them in byte order.
+    wanted: the split that must be there; where it is one of the others and is there, labeled images may be missing.
     """
     root = Path(data)
     if not root.is_dir():
         return Index(root, problems=[_no_folder(root)])
     if (root / "splits").is_dir():
-        index = splits.from_lists(root, labels)
+        index = splits.from_lists(root, labels, wanted)
     else:
-        index = _from_folders(root, labels)
+        index = _from_folders(root, labels, wanted)
     index.problems += _misspelt(root, index)
     index.val_source = "given" if index.val else "none"
     return index
@@ -78,34 +79,31 @@ def _misspelt(root: Path, index: Index) -> list[Problem]:
     return problems
 
 
-def _from_folders(root: Path, labels: tuple[str, ...] | None) -> Index:
-    index = Index(root)
-    if problems := _missing(root):
-        index.problems += problems
+def _from_folders(root: Path, labels: tuple[str, ...] | None, wanted: str) -> Index:
+    index, scans = Index(root), list[Scan]()
+    places = {split: root / split for split in ("val", "test") if (root / split).is_dir()}
+    lone, absent = wanted != "labeled" and (root / wanted).is_dir(), _missing(root)
+    if absent and not lone:
+        index.problems += absent
         return index
-    scans: list[Scan] = []
-    images = scan(root / "images")
-    masks = scan_masks(root / "masks", images, labels)
-    index.labels = masks.labels
-    index.labeled = _pair(root / "images", "", images, masks, index.problems)
-    if not images.files:
-        found = "holds no images"
-        index.problems.append(Problem("D04", shown(root / "images"), found, "put the images that have masks there"))
-    scans += [images, *masks.scans]
+    for split, folder in (places if absent else {"labeled": root, **places}).items():
+        if problems := _missing(folder):
+            index.problems += problems
+            continue
+        images = scan(folder / "images")
+        masks = scan_masks(folder / "masks", images, labels)
+        if masks.labels or masks.files:  # the first that there are decide for all
+            labels = index.labels = masks.labels
+        prefix = "" if split == "labeled" else f"{split}/"
+        index.split(split).extend(_pair(folder / "images", prefix, images, masks, index.problems))
+        scans += [images, *masks.scans]
+        if split == "labeled" and not images.files and not lone:
+            fix = "put the images that have masks there"
+            index.problems.append(Problem("D04", shown(folder / "images"), "holds no images", fix))
     if (root / "unlabeled").is_dir():
         free = scan(root / "unlabeled")
         scans.append(free)
         index.unlabeled = [Item(f"unlabeled/{name}", path) for name, path in free.files.items()]
-    for split in ("val", "test"):
-        folder = root / split
-        if folder.is_dir():
-            if problems := _missing(folder):
-                index.problems += problems
-                continue
-            images = scan(folder / "images")
-            masks = scan_masks(folder / "masks", images, index.labels)
-            setattr(index, split, _pair(folder / "images", f"{split}/", images, masks, index.problems))
-            scans += [images, *masks.scans]
     index.problems += splits.leftovers(root, scans)
     return index
 
@@ -131,9 +129,8 @@ def _missing(root: Path) -> list[Problem]:
 
 def _pair(folder: Path, prefix: str, images: Scan, masks: Masks, problems: list[Problem]) -> list[Item]:
     """Items of one images/ + masks/ pair; every image wants a mask and every mask an image."""
-    items = []
-    problems += masks.problems
-    partial = {nfc(name) for s in masks.scans for name in s.files} - set(masks.files)
+    items, partial = [], splits.incomplete(masks)
+    problems += partial.values()
     orphans = [name for name in masks.files if name not in images.files]
     free = [name for name in images.files if name not in masks.files and name not in partial]
     rename = _affix(free, orphans)

@@ -25,12 +25,13 @@ UNNAMED = re.compile(r"class '(class \d+|foreground)'")
 def scorable(data: Path, classes: ClassMap, split: str, known: Mapping[str, Sequence[str]], unfit: Unfit) -> list[Item]:
     """The items of a split that have masks. known: split -> names, where training settled them itself.
 
-    Every image and mask but those of unlabeled/ is read. Raises Refusal (exit 3) with all problems of the folder (those
-    of `check`), masks of the split that hold what is no class, masks that say by their values or their class file that
-    they mean something else than in training, images that the model does not take, and D19 for a split without masks.
+    Every image and mask but those of unlabeled/ is read; where the split is there, labeled images may be missing.
+    Raises Refusal (exit 3) with all problems of the folder (those of `check`), masks of the split that hold what is no
+    class, masks that say by their values or their class file that they mean something else than in training, images
+    that the model does not take, and D19 for a split without masks.
     """
     spec, problems = read_spec(data / FILE)
-    index = _found(data, classes, problems)
+    index = _found(data, classes, split, problems)
     items = _items(index, split, known, problems)
     rest = [i for s, i in index.items() if s != "unlabeled" and i not in items]
     seen = look_all([("test", i) for i in (*items, *rest)], 2, None, bool(classes.colors))
@@ -54,16 +55,17 @@ def scorable(data: Path, classes: ClassMap, split: str, known: Mapping[str, Sequ
     return left
 
 
-def _found(data: Path, classes: ClassMap, problems: list[Problem]) -> Index:
+def _found(data: Path, classes: ClassMap, split: str, problems: list[Problem]) -> Index:
     """The index with label folders in the order of the classes; refuses label folders where there should be none."""
     wanted = classes.names if classes.coding == "folders" else ()
-    index = find(data)
+    index = find(data, None, split)
     if set(index.labels) == set(wanted):
-        index = find(data, wanted or None)
+        index = find(data, wanted or None, split)
     elif not any(p.code == "D03" for p in index.problems):
         have = f"folders {', '.join(index.labels)}" if index.labels else "no folder per label"
         want = f"the folders {', '.join(wanted)}" if wanted else "one mask per image, as in training"
-        raise Refusal(Problem("D20", shown(data / "masks"), f"holds {have}", "give masks like those", want), DATA)
+        where = next(path for path in (data / "masks", data / split / "masks", data) if path.is_dir())
+        raise Refusal(Problem("D20", shown(where), f"holds {have}", "give masks like those", want), DATA)
     problems += index.problems
     return index
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from semiseg.errors import Problem
@@ -23,6 +23,10 @@ class Item:
     name: str
     image: Path
     masks: tuple[Path, ...] = ()
+
+    def bare(self) -> Item:
+        """The same image without its masks."""
+        return replace(self, masks=())
 
 
 @dataclass

@@ -76,7 +76,7 @@ def _values(
 
 def _wrong(facts: MaskFacts, wrong: dict[int, int], classes: ClassMap) -> Problem:
     total, where = sum(wrong.values()), shown(facts.path)
-    inside = sum(facts.inner.get(value, 0) for value in wrong)
+    inside = sum((facts.inner or wrong).get(value, 0) for value in wrong)
     known = ", ".join(map(str, classes.values[:6])) + (", ..." if len(classes.values) > 6 else "")
     between = min(classes.values) < min(wrong) and max(wrong) < max(classes.values)
     if between and total >= SPECKS and inside <= 0.1 * total:

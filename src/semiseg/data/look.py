@@ -26,8 +26,8 @@ class MaskFacts:
     """What one mask file holds.
 
     values: per layer (one, or one per channel) {value: pixels}. inner: the same for pixels whose four neighbours are
-    equal, if there is one layer with more than two values. colors: {0xRRGGBB: pixels} of a mask with RGB channels
-    (`rgb`); `grey_rgb` when the three are equal everywhere.
+    equal, if there is one layer with more than two values, else empty. colors: {0xRRGGBB: pixels} of a mask with RGB
+    channels (`rgb`); `grey_rgb` when the three are equal everywhere.
     """
 
     path: Path
@@ -72,7 +72,7 @@ def look_all(
 
 
 def look(split: str, item: Item, rgb: bool = False) -> Seen:
-    """Read the image, and the masks unless the item is unlabeled. rgb: palette masks are wanted as their colours."""
+    """Read the image and the masks that the item has. rgb: palette masks are wanted as their colours."""
     seen = Seen(item, split)
     try:
         data = decode.load(item.image)
@@ -82,7 +82,7 @@ def look(split: str, item: Item, rgb: bool = False) -> Seen:
         seen.problems += _image_problems(picture, item.image)
     except Refusal as refusal:
         seen.problems += refusal.problems
-    for path in item.masks if split != "unlabeled" else ():
+    for path in item.masks:
         try:
             data = decode.load(path)
             seen.mask_digests.append(hashlib.sha256(data).hexdigest())
@@ -92,7 +92,7 @@ def look(split: str, item: Item, rgb: bool = False) -> Seen:
             continue
         seen.masks.append(facts)
         if seen.image is not None and facts.shape[:2] != seen.image[:2]:
-            seen.problems.append(_sizes(path, facts.shape, item.image, seen.image[:2]))
+            seen.problems.append(mismatch(path, facts.shape, item.image, seen.image[:2]))
     return seen
 
 
@@ -142,7 +142,8 @@ def _image_problems(picture: decode.Picture, path: Path) -> list[Problem]:
     return problems
 
 
-def _sizes(mask: Path, got: tuple[int, ...], image: Path, want: tuple[int, ...]) -> Problem:
+def mismatch(mask: Path, got: tuple[int, ...], image: Path, want: tuple[int, ...]) -> Problem:
+    """D07 for a mask of `got` (height, width, ...) beside an image of `want`."""
     size = f"{want[1]}x{want[0]}"
     found = f"is {got[1]}x{got[0]} but {shown(image)} is {size}"
     fix = f"export the mask again at {size}, or remove the pair"

@@ -16,7 +16,10 @@ from semiseg.errors import Problem
 SLIP = 100
 """A value is a slip of the brush, and no class, where each of 0 and 255 has more than this many times its pixels."""
 PLAIN_RUN = 32
-"""Ids 0..K-1 without a gap are taken as classes up to this K without asking whether they look interpolated."""
+"""Ids below this are taken as classes, and without a gap without asking whether they look interpolated."""
+FAR = 4
+"""A value is far above n ids 0..n-1 when it exceeds 2 (n-1) by more than this."""
+PREDICTED = "if `semiseg predict` wrote the masks, copy the classes.yaml beside them there; else "
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,14 @@ def class_map(
 ) -> tuple[ClassMap | None, list[Problem]]:
     """The class map of the masks read. labels: label folders; file: the class file there is or could be.
 
-    (None, problems) when the masks cannot be understood: D05, D08, D10, D20. Outliers in few masks do not change the
+    (None, problems) when the masks cannot be understood: D05, D08, D10, D20, D26. Outliers in few masks do not change the
     map; `judge.judge` reports them file by file.
     """
     found = Found([facts for s in seen if s.whole for facts in s.masks], labels, file)
     if not found.facts:
         return None, []
+    if spec is None and all(set(layer) == {IGNORE} for f in found.facts for layer in f.values):
+        return None, [_unlabeled(found)]
     classes, problems = _propose(found, spec, labels)
     both = [v for v in classes.ignore if v in classes.values + classes.colors] if spec and classes else []
     if both:
@@ -62,8 +67,8 @@ def _propose(found: Found, spec: Spec | None, labels: tuple[str, ...]) -> tuple[
     if 2 * len(stacks) > len(found.facts):
         return _channels(found, stacks, spec)
     grey = [f for f in found.facts if len(f.values) == 1]
-    if 2 * len(grey) <= len(found.facts):
-        return None, [_color_problem(found)]
+    if 2 * len(grey) <= len(found.facts) or (len(grey) < len(found.facts) and all(f.rgb for f in found.facts)):
+        return None, [_color_problem(found)]  # of RGB masks some may show one class only, whose colour is grey
     found = replace(found, facts=grey)  # a few colour masks among grey ones: `judge` names them
     if problem := _palettes(found):
         return None, [problem]
@@ -124,19 +129,25 @@ def _spec_values(found: Found, spec: Spec) -> tuple[ClassMap | None, list[Proble
 
 
 def _values(found: Found) -> tuple[ClassMap | None, list[Problem]]:
-    """No class file: {0,1} and {0,255} are binary, ids 0..K-1 are classes, 255 beside ids is ignore."""
+    """No class file: {0,1} and {0,255} are binary, ids are classes, 255 beside ids is ignore.
+
+    Ids may have gaps, as predictions have, which show some classes only. The indices of a palette are ids whatever they
+    are; grey values far apart are none.
+    """
     counts, files = Counter[int](), Counter[int]()
     for facts in found.facts:
         counts.update(facts.values[0])
         files.update(facts.values[0].keys())
-    used = set(counts) - _interpolated(found, counts)
-    used -= _outliers(sorted(used - {IGNORE}), files)
-    grey, palette = any(f.grey_rgb for f in found.facts), _palette(found)
+    grey, palette, used = any(f.grey_rgb for f in found.facts), _palette(found), set(counts)
+    if not (indexed := _indexed(found)):
+        used -= _interpolated(found, counts)
+        used -= _outliers(sorted(used - {IGNORE}), files)
     ids = sorted(used - {IGNORE}) or [0]
-    if ids[-1] >= MAX_CLASSES or ids[-1] + 1 > 2 * len(ids) + 8:
+    dense = ids[-1] < min(MAX_CLASSES, max(PLAIN_RUN, 2 * len(ids) + 8))
+    if len(ids) > MAX_CLASSES or not (dense or indexed):
         some = ", ".join(map(str, sorted(used)[:8])) + (", ..." if len(used) > 8 else "")
         text = f"and the other masks hold the grey values {some}, which are no ids 0, 1, 2, ..."
-        fix = block(values=sorted(used)[:MAX_CLASSES], path=shown(found.file))
+        fix = PREDICTED + block(values=sorted(used)[:MAX_CLASSES], path=shown(found.file))
         return None, [Problem("D08", found.where, text, fix)]
     if used - _slips(counts) <= {0, 1, IGNORE}:
         names: tuple[str, ...] = ("foreground",)
@@ -144,8 +155,9 @@ def _values(found: Found) -> tuple[ClassMap | None, list[Problem]]:
         if problem is not None:
             return None, [problem]
         return ClassMap("multilabel", names, "values", values, (), ignore, palette, grey), []
-    names = tuple(f"class {k}" for k in range(ids[-1] + 1))
-    return ClassMap("multiclass", names, "values", tuple(range(len(names))), (), (IGNORE,), palette, grey), []
+    classes = tuple(range(ids[-1] + 1)) if dense else tuple(ids)
+    names = tuple(f"class {v}" for v in classes)
+    return ClassMap("multiclass", names, "values", classes, (), (IGNORE,), palette, grey), []
 
 
 def _two_values(
@@ -153,7 +165,7 @@ def _two_values(
 ) -> tuple[tuple[int, int], tuple[int, ...], Problem | None]:
     """(background, foreground), ignore, problem: 0/255 when no mask holds a 1, else 0/1 with 255 = ignore.
 
-    A 1 by a slip does not count, nor does what the class file ignores.
+    A 1 by a slip does not count, nor does what the class file ignores. Without any 1 one mask may be foreground everywhere.
     """
     if spec is not None and len(spec.values) == 2:
         return (spec.values[0], spec.values[1]), _ignored(spec, spec.values), None
@@ -164,7 +176,7 @@ def _two_values(
         total.update(layer)
     held = [set(layer) - _slips(layer) - _slips(total) for layer in layers]
     ones, full = [h for h in held if 1 in h], [h for h in held if IGNORE in h]
-    if not ones and any(h != {IGNORE} for h in full):
+    if not ones and full:
         return (0, IGNORE), _ignored(spec, (0, IGNORE)), None
     if ones and any(0 in h for h in full) and not any(1 in h for h in full):
         text = f"and {len(ones) - 1} more masks use 0/1, {len(full)} others use 0/255"
@@ -209,9 +221,12 @@ def _interpolated(found: Found, counts: Counter[int]) -> set[int]:
 
 
 def _outliers(ids: list[int], files: Counter[int]) -> set[int]:
-    """Values above a gap that occur in few masks, while the values below the gap occur in more."""
+    """Values far above a gap that occur in few masks, while the values below the gap occur in more.
+
+    Near the others, or beside a single one, a value is a rare class: predictions show some classes in one image only.
+    """
     gap = next((k for k in range(1, len(ids)) if ids[k] != ids[k - 1] + 1), None)
-    if gap is None:
+    if gap is None or (gap == 1 and IGNORE not in files) or ids[gap] <= 2 * ids[gap - 1] + FAR:
         return set()
     most, above = max(files[v] for v in ids[:gap]), max(files[v] for v in ids[gap:])
     return set(ids[gap:]) if above < most and above <= max(1, most // 10) else set()
@@ -219,6 +234,11 @@ def _outliers(ids: list[int], files: Counter[int]) -> set[int]:
 
 def _palette(found: Found) -> tuple[tuple[int, int, int], ...] | None:
     return next((f.palette for f in found.facts if f.palette), None)
+
+
+def _indexed(found: Found) -> bool:
+    """Have all masks a palette that is not the ramp of grey values, which says nothing?"""
+    return all(f.palette and any(c != (k, k, k) for k, c in enumerate(f.palette)) for f in found.facts)
 
 
 def _palettes(found: Found) -> Problem | None:
@@ -235,6 +255,16 @@ def _palettes(found: Found) -> Problem | None:
     return None
 
 
+def _unlabeled(found: Found) -> Problem:
+    """D26: 255 alone may be the foreground or what is ignored, and there is nothing to learn either way."""
+    text = f"holds {len(found.facts)} masks of nothing but 255, so all are ignored everywhere"
+    layers = len(found.facts[0].values)
+    names = found.labels or (("foreground",) if layers == 1 else tuple(f"label {k}" for k in range(layers)))
+    fix = f"label some pixels as a class, or write  names: [{', '.join(names)}]  and  ignore: []  into {shown(found.file)}"
+    fix += " if 255 is the foreground, as the classes.yaml of `semiseg predict` says of its masks"
+    return Problem("D26", shown(found.file.parent), text, fix)
+
+
 def _color_problem(found: Found) -> Problem:
     """D05 with the table of colours to paste; D09 for smoothed colours, D10 for channels that do not agree."""
     wide = [f for f in found.facts if len(f.values) > 1]
@@ -243,7 +273,7 @@ def _color_problem(found: Found) -> Problem:
         text = f"has {len(first.values)} channels, and the masks have {' or '.join(map(str, channels))}"
         return Problem("D10", shown(first.path), text, "save all masks in one way")
     colors = Counter[int]()
-    for facts in wide:
+    for facts in found.facts:
         colors.update(facts.colors or {})
     if len(colors) > MAX_CLASSES:
         text = f"is one of {len(wide)} RGB masks with {len(colors)} different colours: it looks interpolated"
@@ -253,5 +283,5 @@ def _color_problem(found: Found) -> Problem:
     text = f"is an RGB mask ({len(wide)} of {len(found.facts)} are, with {len(colors)} colours), and no file names them"
     held = [set[int]().union(*(f.values[k] for f in wide)) for k in range(3)]
     stacked = all(h in ({0, 1}, {0, IGNORE}) for h in held)  # what three labels in one file look like
-    fix = block([unpack(k) for k in ranked], path=shown(found.file), labels=3 * stacked)
+    fix = PREDICTED + block([unpack(k) for k in ranked], path=shown(found.file), labels=3 * stacked)
     return Problem("D05", shown(first.path), text, fix)

@@ -84,19 +84,27 @@ def presence(index: Index, classes: ClassMap | None, pixels: Mapping[str, Mappin
     return problems
 
 
-def crops(index: Index, images: Mapping[str, Shape], size: int | None) -> list[Problem]:
+def working(height: int, width: int, resize: int) -> tuple[int, int]:
+    """Height and width to train at: the shorter side of larger images becomes `resize` pixels; 0 = as they are."""
+    side = min(height, width)
+    if not resize or side <= resize:
+        return height, width
+    return max(1, round(height * resize / side)), max(1, round(width * resize / side))
+
+
+def crops(index: Index, images: Mapping[str, Shape], size: int | None, resize: int = 0) -> list[Problem]:
     """D29: error when no image is as large as the crop in height or width, note when some are padded."""
     if size is None or not images:
         return []
-    where = shown(index.root)
-    longest = max(max(h, w) for h, w, _, _ in images.values())
-    smaller = sum(min(h, w) < size for h, w, _, _ in images.values())
+    where, after = shown(index.root), f" after --resize {resize}" if resize else ""
+    sizes = [working(h, w, resize) for h, w, _, _ in images.values()]
+    longest, smaller = max(map(max, sizes)), sum(min(s) < size for s in sizes)
     if size > longest:
-        fit = max(32, min(max(h, w) for h, w, _, _ in images.values()) // 32 * 32)
-        found = f"has no image of {size} pixels in height or width (the longest side is {longest})"
-        return [Problem("D29", where, found, f"use --size {fit}")]
+        side = min(map(max, sizes))
+        found = f"has no image of {size} pixels in height or width (the longest side is {longest}{after})"
+        return [Problem("D29", where, found, f"use --size {side // 32 * 32 or side}")]
     if smaller:
-        found = f"has {smaller} of {len(images)} images smaller than the crop of {size}: they are padded"
+        found = f"has {smaller} of {len(images)} images smaller{after} than the crop of {size}: they are padded"
         return [Problem("D29", where, found, "nothing: padding is never trained on", level="note")]
     return []
 

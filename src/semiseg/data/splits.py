@@ -36,11 +36,12 @@ def read_list(path: Path) -> tuple[list[str], list[Problem]]:
     return list(dict.fromkeys(entries)), problems
 
 
-def from_lists(root: Path, labels: tuple[str, ...] | None) -> Index:
-    """The index of a folder with splits/. Raises nothing: what is wrong is in `Index.problems`."""
+def from_lists(root: Path, labels: tuple[str, ...] | None, wanted: str = "labeled") -> Index:
+    """The index of a folder with splits/, arguments as `folder.find`. What is wrong is in `Index.problems`."""
     index = Index(root, layout="lists")
     folder = root / "splits"
-    if not (folder / "labeled.txt").is_file():
+    lone = wanted != "labeled" and (folder / f"{wanted}.txt").is_file()
+    if not lone and not (folder / "labeled.txt").is_file():
         known = {f"{split}.txt" for split in SPLITS}
         have = sorted(p.name for p in folder.iterdir() if p.suffix == ".txt" and p.name not in known)
         fix = f"write one name per line into splits/labeled.txt. {nearest('labeled.txt', have)}"
@@ -48,8 +49,7 @@ def from_lists(root: Path, labels: tuple[str, ...] | None) -> Index:
         return index
     images = scan(root / "images") if (root / "images").is_dir() else Scan()
     masks = scan_masks(root / "masks", images, labels) if (root / "masks").is_dir() else Masks(root / "masks")
-    index.labels = masks.labels
-    index.problems += masks.problems
+    index.labels, partial = masks.labels, incomplete(masks)
     taken: dict[str, str] = {}
     for split in ("labeled", "val", "test", "unlabeled"):
         path = folder / f"{split}.txt"
@@ -59,23 +59,36 @@ def from_lists(root: Path, labels: tuple[str, ...] | None) -> Index:
         index.problems += problems
         for entry in entries:
             item = _item(root, entry, images, masks)
-            problem = item if isinstance(item, Problem) else _wrong(item, split, taken, path, masks)
+            problem = item if isinstance(item, Problem) else _wrong(item, split, taken, path, masks, partial)
             if problem is not None:
                 index.problems.append(replace(problem, where=problem.where or shown(path)))
-            if isinstance(item, Item) and (problem is None or problem.code == "D01"):
+            if isinstance(item, Item) and (problem is None or problem.code in ("D01", "D36")):
                 taken[item.name] = split
                 if problem is None:
                     index.split(split).append(item)
         if split != "labeled":
             index.split(split).sort(key=lambda item: order(item.name))
-    if not index.labeled and not any(p.level == "error" for p in index.problems):
+    if not index.labeled and not lone and not any(p.level == "error" for p in index.problems):
         where = shown(folder / "labeled.txt")
         index.problems.append(Problem("D04", where, "lists no images", "list the labeled images, one a line"))
+    if unlisted := [path for name, path in images.files.items() if name not in taken]:
+        names = ", ".join(shown(p.relative_to(root)) for p in unlisted[:3]) + (", ..." if len(unlisted) > 3 else "")
+        found = f"holds {len(unlisted)} image{'s' * (len(unlisted) > 1)} that no list names and nothing uses: {names}"
+        fix = "name them in splits/unlabeled.txt to learn from them"
+        index.problems.append(Problem("D31", shown(root), found, fix, level="warning"))
     index.problems += leftovers(root, [images, *masks.scans])
     return index
 
 
-def _wrong(item: Item, split: str, taken: Mapping[str, str], path: Path, masks: Masks) -> Problem | None:
+def incomplete(masks: Masks) -> dict[str, Problem]:
+    """D36 by the name of each image that some label folders have a mask for, and others not."""
+    names = {name for s in masks.scans for name in s.files} - set(masks.files)
+    return dict(zip(sorted(names, key=order), masks.problems, strict=True))  # the order in which they were found
+
+
+def _wrong(
+    item: Item, split: str, taken: Mapping[str, str], path: Path, masks: Masks, partial: Mapping[str, Problem]
+) -> Problem | None:
     """An item listed in a second split, or without the mask that its split wants."""
     if (other := taken.get(item.name)) is not None:
         found = f"lists {item.name!r}, which is also in splits/{other}.txt"
@@ -83,6 +96,8 @@ def _wrong(item: Item, split: str, taken: Mapping[str, str], path: Path, masks: 
             return Problem("D19", "", found + "; it stays labeled", "remove it from one of the two", level="warning")
         return Problem("D19", "", found, "keep it in one of the two")
     if split != "unlabeled" and not item.masks:
+        if item.name in partial:
+            return partial[item.name]
         wanted = f"{masks.root.as_posix()}/{'LABEL/' if masks.labels else ''}{item.name}.png"
         move = "to splits/unlabeled.txt" if split == "labeled" else f"out of splits/{split}.txt"
         fix = f"add the mask {shown(wanted)}, or move its line {move}"
@@ -221,4 +236,4 @@ def _covered(names: set[str], rest: set[str], classes: Mapping[str, frozenset[in
     return needed <= frozenset().union(*(classes.get(n, frozenset()) for n in rest))
 
 
-__all__ = ["SPLITS", "carve_val", "choose_labels", "from_lists", "leftovers", "near", "read_list"]
+__all__ = ["SPLITS", "carve_val", "choose_labels", "from_lists", "incomplete", "leftovers", "near", "read_list"]

@@ -36,13 +36,17 @@ def lossy(data: bytes) -> bool:
         return int(file.pages[0].compression) in (6, 7, 34892, 50001, 33007)
 
 
-def probe(data: bytes) -> tuple[int, int, int, str]:
-    """(height, width, channels, dtype) as `image` would give, from the header."""
+def probe(data: bytes, limit: int) -> tuple[int, int, int, str]:
+    """(height, width, channels, dtype) as `image` would give: from the header, unless a sample may be alpha."""
     with _file(data) as file:
-        shape, _ = _layout(file, 2**62)
         page = file.pages[0]
-        channels = 3 if page.photometric == 3 else shape[2] - _alpha(page)
-        return shape[0], shape[1], channels, _kind(np.dtype(file.series[0].dtype))
+        if _extra(page):
+            array, _ = image(data, limit)
+            return *array.shape, str(array.dtype)  # type: ignore[return-value]
+        (height, width, channels), _ = _layout(file, 2**62)
+        if _turn(page) >= 5:
+            height, width = width, height
+        return height, width, 3 if page.photometric == 3 else channels, _kind(np.dtype(file.series[0].dtype))
 
 
 def image(data: bytes, limit: int) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -56,10 +60,8 @@ def image(data: bytes, limit: int) -> tuple[np.ndarray, tuple[str, ...]]:
         elif page.photometric == 0 and page.bitspersample > 1 and array.dtype.kind == "u":  # 0 is white
             array = (2**page.bitspersample - 1 - array).astype(array.dtype)
         notes: tuple[str, ...] = ()
-        if _alpha(page) and array.shape[2] > 1:
-            if array[..., -1].min() != array[..., -1].max():
-                notes = ("has a varying alpha channel, which is dropped",)
-            array = array[..., :-1]
+        if _alpha(file, array) or (_extra(page) and array.dtype == np.uint8 and array[..., -1].min() == 255):
+            array, notes = array[..., :-1], dropped(array[..., -1])
         if page.bitspersample == 1:
             array = _bits(array, page) * np.uint8(255)
         array = _orient(array, page)
@@ -76,9 +78,9 @@ def mask(data: bytes, limit: int) -> tuple[np.ndarray, tuple[tuple[int, int, int
         palette = None
         if page.photometric == 3 and page.colormap is not None:
             palette = tuple((int(r) >> 8, int(g) >> 8, int(b) >> 8) for r, g, b in np.asarray(page.colormap).T)
-        if _alpha(page) and array.shape[2] in (2, 4) and array[..., -1].min() == array[..., -1].max():
+        if _alpha(file, array) and array[..., -1].min() == array[..., -1].max() != 0:
             array = array[..., :-1]
-        color = int(page.photometric) in (2, 6) and array.shape[2] == 3
+        color = int(page.photometric) in (2, 6) and array.shape[2] == 3 and not _stacked(file, array)
     return (array[..., 0] if array.shape[2] == 1 else array), palette, color
 
 
@@ -89,6 +91,11 @@ def write_channels(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, array, photometric="minisblack", planarconfig="contig", metadata={"axes": "YXS"})
     return buffer.getvalue()
+
+
+def dropped(alpha: np.ndarray) -> tuple[str, ...]:
+    """What to say of alpha that is left out: nothing when it is the same everywhere."""
+    return ("has a varying alpha channel, which is dropped",) if alpha.min() != alpha.max() else ()
 
 
 def _file(data: bytes) -> Any:
@@ -112,10 +119,26 @@ def _kind(dtype: np.dtype) -> str:
     return "uint16" if dtype == np.uint16 else "float32"
 
 
-def _alpha(page: Any) -> int:
-    """1 when the last sample is declared as alpha (associated or not)."""
+def _extra(page: Any) -> int:
+    """What the last sample is declared to be: 1 associated alpha, 2 unassociated alpha, 0 anything else."""
     extra = tuple(int(e) for e in (page.extrasamples or ()))
-    return int(bool(extra) and extra[-1] in (1, 2))
+    return extra[-1] if extra and extra[-1] in (1, 2) else 0
+
+
+def _alpha(file: Any, array: np.ndarray) -> bool:
+    """Is the last sample of (H,W,C) alpha? tifffile declares any fourth channel of a bare array as unassociated alpha.
+
+    Near infrared beside red, green and blue, and the fourth label of a mask, look like that; nobody writes alpha in other
+    than 8 bits without associating it.
+    """
+    extra = _extra(file.pages[0])
+    return array.shape[2] > 1 and (extra == 1 or (extra == 2 and array.dtype == np.uint8 and not file.is_shaped))
+
+
+def _stacked(file: Any, array: np.ndarray) -> bool:
+    """Is it a bare (3,H,W) array of zeros and ones (or 255)? Labels are stacked like that, colours are (H,W,3)."""
+    first = file.is_shaped and int(file.pages[0].planarconfig) == 2
+    return first and any(bool(np.isin(array, two).all()) for two in ((0, 1), (0, 255)))
 
 
 def _layout(file: Any, limit: int) -> tuple[tuple[int, int, int], tuple[int, ...]]:
@@ -168,10 +191,15 @@ def _pillow(data: bytes, photometric: int, reason: str) -> np.ndarray:
         return np.array(picture)
 
 
+def _turn(page: Any) -> int:
+    """Tag 274, 1 to 8: from 5 on rows and columns are swapped."""
+    tag = page.tags.get(274)
+    return int(tag.value) if tag is not None else 1
+
+
 def _orient(array: np.ndarray, page: Any) -> np.ndarray:
     """Tag 274: rows and columns as stored -> as meant (TIFF 6.0, page 36)."""
-    tag = page.tags.get(274)
-    turn = int(tag.value) if tag is not None else 1
+    turn = _turn(page)
     if turn >= 5:
         array = array.swapaxes(0, 1)
     if turn in (2, 3, 6, 7):
