@@ -9,6 +9,7 @@ from torch import nn
 
 from semiseg.batch import Labeled, Planes, Unlabeled, generator_of
 from semiseg.data.cache import Store, Units
+from semiseg.methods import arguments
 from semiseg.networks import build
 from semiseg.networks.base import Network
 from semiseg.task import make_task
@@ -62,9 +63,14 @@ def planes(kind, n=3, size=16, seed=100):
     return Planes(label.masked_fill(hidden, 255), agree)
 
 
-def make_of(task, channels=1):
+def make_of(task, channels=1, network="unet1x1:0.25"):
     """`make` of a method: the paper's U-Net at a quarter of its width."""
-    return lambda role="student", name="unet1x1:0.25", **options: build(name, channels, task.channels, **options)
+    return lambda role="student", name=network, **options: build(name, channels, task.channels, **options)
+
+
+def easy(cls):
+    """Arguments with which a method's unlabeled terms count from the first step on, at every pixel."""
+    return {key: 0.0 for key in ("threshold", "ramp", "warmup") if key in arguments(cls)}
 
 
 class Pixelwise(Network):

@@ -40,12 +40,13 @@ def check(
     data: Annotated[Path, typer.Argument(help="A folder with images/, masks/ and unlabeled/ (or splits/*.txt).")],
     size: Annotated[int | None, typer.Option(help="Crop size of the training to come.")] = None,
     labels: Annotated[str, typer.Option(help="How many labeled images to use: a number, a share or all.")] = "all",
+    out: Annotated[Path | None, typer.Option(help="A file for all that was found, such as check.json.")] = None,
     json_: Json = False,
 ) -> None:
     """Read every file once and report all problems, each with its fix."""
     from semiseg.commands import check_folder
 
-    result, lines, following = check_folder(data, size, labels, json_)
+    result, lines, following = check_folder(data, size, labels, out, json_)
     emit(result, json_, lines, following)
 
 
@@ -91,13 +92,16 @@ def train(
 def predict(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
     images: Annotated[Path, typer.Argument(help="An image or a folder of images.")],
-    out: Annotated[Path, typer.Option(help="Where masks/ and predictions.csv go.")],
+    out: Annotated[Path, typer.Option(help="Where masks/, classes.yaml and predictions.csv go.")],
     ensemble: Annotated[bool, typer.Option("--ensemble", help="The whole committee predicts together.")] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="16-bit probability maps too.")] = False,
     inconsistency: Annotated[bool, typer.Option("--inconsistency", help="Maps of where the models disagree.")] = False,
     json_: Json = False,
 ) -> None:
-    """Masks for images the run has never seen, in the coding of your own masks."""
+    """Masks for images the run has never seen, in the coding of your own masks.
+
+    OUT/masks/NAME.png, one folder per label where yours are; NAME.tif where your labels are channels of one file.
+    """
     from semiseg.commands import predict_images
 
     result, lines, following = predict_images(run, images, out, ensemble, probabilities, inconsistency, json_)

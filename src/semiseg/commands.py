@@ -9,28 +9,36 @@ import time
 from pathlib import Path
 from typing import Any
 
-from semiseg.errors import Problem, Refusal
+from semiseg.errors import USAGE, Problem, Refusal
 
 Result = tuple[dict[str, Any], list[str], str]
 
 
-def check_folder(data: Path, size: int | None, labels: str, as_json: bool) -> Result:
+def check_folder(data: Path, size: int | None, labels: str, out: Path | None, as_json: bool) -> Result:
     """Exit 3 through a refusal when something is wrong, after warnings and notes; with --json the refusal is the object.
 
-    Nothing is written: the folder is the user's, and there is no run yet.
+    Nothing is written but `out`, which is what training keeps as RUN/check.json; never into the folder, which is the
+    user's.
     """
     from semiseg.data.check import check
     from semiseg.data.codes import render
     from semiseg.training.config import amount
     from semiseg.training.logs import Log
 
+    if out is not None:
+        _free(out, data)
     with Log(quiet=as_json).bar("reading the folder", 1) as bar:
         checked = check(data, size=size, labels=amount(labels), progress=lambda done, total: bar(done, total))
-    said = [f"{level} {line}" for level in ("warning", "note") for line in render(checked.level(level))]
+    full = str(out or "the output of --json")
+    said = [f"{level} {line}" for level in ("warning", "note") for line in render(checked.level(level), full)]
+    if out is not None:
+        from semiseg import storage
+
+        storage.write_json(out, {**checked.to_json(), "digests": checked.digests})
     if not checked.ok:
         for line in said if not as_json else ():
             print(f"semiseg: {line}", file=sys.stderr)
-        raise CheckFailed(checked.to_json(), checked.errors)
+        raise CheckFailed(checked.to_json(), checked.errors, full)
     counts = checked.index.counts()
     assert checked.classes is not None
     lines = [
@@ -46,9 +54,17 @@ def check_folder(data: Path, size: int | None, labels: str, as_json: bool) -> Re
 class CheckFailed(Refusal):
     """A failed check or prediction whose whole result goes to --json."""
 
-    def __init__(self, result: dict[str, Any], problems: list[Any]) -> None:
+    def __init__(self, result: dict[str, Any], problems: list[Any], full: str = "the output of --json") -> None:
         super().__init__(problems)
-        self.result = result
+        self.result, self.full = result, full
+
+
+def _free(out: Path, data: Path) -> None:
+    """Refuses (exit 2) to write into the data, or over a file that is no list of findings."""
+    if out.resolve().is_relative_to(data.resolve()):
+        raise Refusal(Problem("C10", f"--out {out}", f"lies in {data}", "choose a file outside of the data"), USAGE)
+    if out.exists() and not (out.is_file() and b'"problems"' in out.read_bytes()):
+        raise Refusal(Problem("C10", f"--out {out}", "is something else already", "choose another file"), USAGE)
 
 
 def _sizes(sizes: Any) -> str:
@@ -116,8 +132,6 @@ def predict_images(
     lines = [f"{len(done.done)} masks written to {out}/masks"]
     if done.skipped:
         lines.append(f"{len(done.skipped)} were there already")
-    if inconsistency and len(model.folders["committee"]) < 2:
-        lines.append("Note: this run has one model; --inconsistency needs a committee (--method im or ensemble)")
     if done.failed:
         lines.append(f"{len(done.failed)} failed, listed in {out}/failed.csv:")
         lines += [f"  {line}" for line in render(done.failed, f"{out}/failed.csv")]
@@ -174,7 +188,7 @@ def evaluate_run(run: Path, data: Path, split: str, ensemble: bool, as_json: boo
     from semiseg.training.logs import Log
 
     if split not in SPLITS:
-        raise usage("--split", f"is '{split}'. {nearest(split, SPLITS)}".strip(), expected=", ".join(SPLITS))
+        raise usage("--split", f"is '{split}'", nearest(split, SPLITS) or "use one of these", ", ".join(SPLITS))
     model = Model(run, ensemble)
     log = Log(run, as_json)
     with log.bar(f"evaluating {split}", 0) as bar:
@@ -193,9 +207,10 @@ def evaluate_run(run: Path, data: Path, split: str, ensemble: bool, as_json: boo
 
 def describe(name: str | None, as_json: bool) -> tuple[Any, bool, list[str], str]:
     """All methods and programs with a line each, or one of them with its arguments."""
-    from semiseg.errors import USAGE, Problem, Refusal, nearest
+    from semiseg.errors import nearest
     from semiseg.methods import METHODS, arguments, method_class
     from semiseg.programs import PROGRAMS, program_class
+    from semiseg.training.config import settings
 
     known = [*METHODS, *PROGRAMS]
     if name is None:
@@ -205,16 +220,17 @@ def describe(name: str | None, as_json: bool) -> tuple[Any, bool, list[str], str
         lines += [f"  {n:14} {said[n]}" for n in PROGRAMS]
         return said, as_json, lines, "semiseg methods fixmatch"
     if name not in known and ".py:" not in name:
-        raise Refusal(
-            Problem("C03", name, f"is no method. {nearest(name, known)}".strip(), expected=", ".join(known)), USAGE
-        )
+        fix = nearest(name, known) or "semiseg methods lists them"
+        raise Refusal(Problem("C03", name, "is no method or program", fix), USAGE)
     cls: Any = program_class(name) if name in PROGRAMS else method_class(name)
     found = arguments(cls)
     about = inspect.getdoc(inspect.getmodule(cls)) or ""
     prefix = f"{name}." if name in PROGRAMS else ""
     lines = [about, "", inspect.getdoc(cls) or "", "", "arguments (--set NAME=VALUE):"]
     lines += [f"  {prefix}{k} = {v!r}" for k, v in found.items()] or ["  none"]
-    result = {"name": name, "about": about, "doc": inspect.getdoc(cls), "arguments": found}
+    lines += ["", "settings of every training (--set NAME=VALUE):"]
+    lines += [f"  {k} = {v!r}" for k, v in settings().items()]
+    result = {"name": name, "about": about, "doc": inspect.getdoc(cls), "arguments": found, "settings": settings()}
     return result, as_json, lines, f"semiseg train DATA --out RUN --method {name}"
 
 

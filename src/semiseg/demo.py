@@ -10,6 +10,7 @@ from semiseg.data.synthetic import write_cells
 from semiseg.errors import BUSY, Problem, Refusal
 from semiseg.programs.train import existing, train
 from semiseg.report import write_report
+from semiseg.training.signals import Stopped
 
 CELLS: dict[str, int] = {"labeled": 8, "unlabeled": 202, "val": 40, "test": 80, "size": 96, "seed": 0}
 TRAINING: dict[str, Any] = {"size": 64, "batch": 8, "steps": 800, "lr": 0.01, "seed": 0, "network": "unet1x1"}
@@ -22,7 +23,7 @@ def demo(out: Path, *, quick: bool = False, quiet: bool = False) -> dict[str, An
     """Train supervised, ensemble and im on generated cells with one shared committee; returns the table and the report.
 
     A demo folder that is there already is made anew; one that holds anything else is refused (exit 7), as is a run
-    folder that is none. Everything is deterministic on one machine.
+    folder that is none, or one of either that is in use. Everything is deterministic on one machine.
     """
     cells, training = (QUICK_CELLS, QUICK) if quick else (CELLS, TRAINING)
     data = out / ("cells-quick" if quick else "cells")
@@ -30,13 +31,28 @@ def demo(out: Path, *, quick: bool = False, quiet: bool = False) -> dict[str, An
     if names := sorted(p.name for p in out.iterdir() if p.name.partition(".")[0] not in MADE):
         found = f"is not empty ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}) and is no demo"
         raise Refusal(Problem("S10", str(out), found, "choose another --out"), BUSY)
-    for name in ("ensemble", "im"):
-        existing(out / name, str(data), "auto")
-        storage.remove(out / name)
-    write_cells(data, **cells)
+    runs = [out / "ensemble", out / "im"]
+    for run in runs:
+        existing(run, str(data), "auto")
     common: dict[str, Any] = {**training, "quiet": quiet}
-    ensemble = train(data, out / "ensemble", method="ensemble", **common)
-    im = train(data, out / "im", method="im", reuse=str(out / "ensemble"), **common)
+    with storage.lock(out):
+        for run in runs:
+            with storage.lock(run):  # refuses to take away what somebody goes on training
+                pass
+        for run in runs:
+            storage.remove(run)
+        write_cells(data, **cells)
+        try:
+            ensemble = train(data, runs[0], method="ensemble", **common)
+            im = train(data, runs[1], method="im", reuse=str(runs[0]), **common)
+        except Stopped as stopped:
+            stopped.again = "The same command makes the demo anew."
+            raise
+        return _told(out, data, ensemble, im)
+
+
+def _told(out: Path, data: Path, ensemble: dict[str, Any], im: dict[str, Any]) -> dict[str, Any]:
+    """The arms of both runs in the report of one."""
     taught = ensemble["arms"][-1]
     arms = [*im["arms"][:-1], {**taught, "folder": f"../ensemble/{taught['folder']}"}, im["arms"][-1]]
     storage.write_json(out / "im" / "summary.json", {**im, "arms": arms})

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from semiseg.errors import BUG, RESOURCES, USAGE, Problem, Refusal
+from semiseg.errors import BUG, RESOURCES, USAGE, Problem, Refusal, nearest
 
 
 def guarded(work: Callable[[], Any], debug: bool, as_json: bool) -> int:
@@ -21,7 +21,7 @@ def guarded(work: Callable[[], Any], debug: bool, as_json: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        return 130
+        return _stopped(130, "was interrupted", "", as_json)
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -35,14 +35,12 @@ def _explain(error: Exception, as_json: bool) -> int:
         return _say(error, as_json)
     if kind == "Exit":
         return int(getattr(error, "exit_code", 0))
-    if kind == "Abort":
-        return 130
+    if kind == "Abort":  # the parser's name for Ctrl-C
+        return _stopped(130, "was interrupted", "", as_json)
     if hasattr(error, "format_message"):
         return _say(Refusal(_usage(error), USAGE), as_json)
     if kind == "Stopped":  # training stopped on a signal, after a checkpoint
-        again = getattr(error, "again", "")
-        print(f"semiseg: {error}; the state is saved. {again}", file=sys.stderr)
-        return int(getattr(error, "code", 143))
+        return _stopped(int(getattr(error, "code", 143)), str(error), getattr(error, "again", ""), as_json)
     if kind in ("OutOfMemoryError", "MemoryError"):
         fix = "use a smaller --batch or --size, or --set precision=bf16-mixed"
         return _say(Refusal(Problem("R04", "memory", "ran out", fix), RESOURCES), as_json)
@@ -59,10 +57,33 @@ def _explain(error: Exception, as_json: bool) -> int:
 
 
 def _usage(error: Any) -> Problem:
-    """What the parser did not understand; it names the nearest option or command itself where there is one."""
-    message = error.format_message().rstrip(".?")
-    hint = "" if "Did you mean" in message or "Possible" in message else "semiseg --help shows what there is"
-    return Problem("C01", "command line", f"is not understood: {message}", hint)
+    """What the parser did not understand, and what is near: it does not say so for options, so that is done here."""
+    context, option = getattr(error, "ctx", None), getattr(error, "option_name", "")
+    path = context.command_path if context else "semiseg"
+    if type(error).__name__ == "NoSuchOption" and context:
+        fix = _near_option(option.lstrip("-"), [o for p in context.command.get_params(context) for o in p.opts])
+        return Problem("C01", option, f"is no option of {path}", fix or f"{path} --help lists them")
+    message, _, guess = error.format_message().partition(" Did you mean ")
+    fix = f"Did you mean {guess}" if guess else f"{path} --help shows what there is"
+    return Problem("C01", "command line", f"is not understood: {message.rstrip('.')}", fix)
+
+
+def _near_option(name: str, options: list[str]) -> str:
+    """A key of the configuration has its place in --set; anything else may be a slip of the keyboard."""
+    from semiseg.training.config import ELSEWHERE, Config
+
+    key = name.replace("-", "_")
+    if "--set" in options and key in Config.__annotations__.keys() - ELSEWHERE.keys():
+        return f"type --set {key}=VALUE"
+    return nearest(name, [o[2:] for o in options if o.startswith("--")]).replace("'", "'--", 1)
+
+
+def _stopped(code: int, found: str, again: str, as_json: bool) -> int:
+    """A signal is nobody's mistake: a plain line for a person, the same object as every other end for a machine."""
+    if as_json:
+        return _say(Refusal(Problem("R06", "semiseg", found, again), code), as_json)
+    print(f"semiseg: {found}. {again}".rstrip(), file=sys.stderr)
+    return code
 
 
 def _say(refusal: Refusal, as_json: bool) -> int:
@@ -72,6 +93,6 @@ def _say(refusal: Refusal, as_json: bool) -> int:
         return refusal.exit
     from semiseg.data.codes import render
 
-    for line in render(refusal.problems, "the output of --json"):
+    for line in render(refusal.problems, getattr(refusal, "full", "the output of --json")):
         print(f"semiseg: error {line}", file=sys.stderr)
     return refusal.exit

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from _data import PLAIN, QUICK, make
+from _data import PLAIN, QUICK, make, tree
 from _runner import SRC, Ended
 
 Command = Callable[..., Ended]
@@ -83,7 +83,7 @@ KEYS = {
     "evaluate": {"split", "metrics", "model"},
     "report": {"report"},
     "methods": {"supervised", "fixmatch", "im"},
-    "method": {"name", "doc", "arguments"},
+    "method": {"name", "doc", "arguments", "settings"},
 }
 
 
@@ -148,6 +148,27 @@ def test_errors_with_json_are_one_object_on_stdout(semiseg: Command, tmp_path: P
         assert said["exit"] == code and said["problems"][0]["code"] and ended.err == ""
 
 
+def test_check_keeps_what_it_found_where_it_is_told(semiseg: Command, tmp_path: Path) -> None:
+    """The same as training's check.json, whether the data are right or not; nothing else is written over."""
+    root = make(tmp_path / "data", labeled=9)
+    assert semiseg("check", "data", "--out", "found/check.json").code == 0
+    said = json.loads((tmp_path / "found/check.json").read_text())
+    assert semiseg("train", "data", "--out", "run", *PLAIN).code == 0
+    assert said == json.loads((tmp_path / "run/check.json").read_text())
+    for k in range(0, 9, 2):
+        (root / f"masks/img{k}.png").unlink()
+    before = tree(root)
+    ended = semiseg("check", "data", "--out", "found/check.json")
+    assert ended.code == 3 and "(2 more; all in found/check.json)" in ended.err, ended.text
+    said = json.loads((tmp_path / "found/check.json").read_text())
+    assert [p["code"] for p in said["problems"]].count("D01") == 5 and not said["ok"]
+    for out, code in (("data/check.json", 2), ("data/images/img0.png", 2), ("run/run.json", 2), ("run", 2)):
+        state = tree(tmp_path / "run")
+        ended = semiseg("check", "data", "--out", out)
+        assert ended.code == code and "Fix: choose a" in ended.err, ended.text
+        assert tree(root) == before and tree(tmp_path / "run") == state
+
+
 def test_labels_size_and_resize_are_obeyed(semiseg: Command, tmp_path: Path) -> None:
     make(tmp_path / "data", labeled=6, unlabeled=1)
     argv = ("train", "data", "--json", "--method", "supervised", "--steps", 1, "--batch", 2, "--size", 16)
@@ -179,4 +200,7 @@ def test_methods_lists_what_there_is_and_each_says_its_arguments(semiseg: Comman
     for name in known:
         ended = semiseg("methods", name)
         assert ended.code == 0 and "arguments (--set NAME=VALUE):" in ended.out, ended.text
+        assert "  weight_decay = 0.01\n" in ended.out and "  steps = 'auto'\n" in ended.out, (
+            "keys are listed nowhere else"
+        )
         assert ended.out.rstrip().splitlines()[-1].startswith("Next: semiseg train")

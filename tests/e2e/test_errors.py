@@ -1,4 +1,4 @@
-"""What users get wrong: the exit code, the path as they typed it, a way out, and nothing is lost or changed."""
+"""What is wrong with data, and what goes wrong on the way: the path as it was typed, a way out, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -11,22 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _data import COLORS, PLAIN, QUICK, discs, make, picture, save, tree
+from _messages import clear
 from _runner import Ended, Kill
 
 Command = Callable[..., Ended]
-CHANGING = (".lock", "events.jsonl")
-
-
-def clear(ended: Ended, code: int, *words: str) -> None:
-    """The contract of a message."""
-    assert ended.code == code, ended.text
-    lines = [line for line in ended.err.splitlines() if line.startswith("semiseg: error ")]
-    assert lines, ended.text
-    for line in lines:
-        assert any(word in ended.err for word in ("Fix: ", "Expected: ", "Did you mean", "Possible ")), line
-    for word in words:
-        assert word in ended.err, (word, ended.err)
-    assert "Traceback" not in ended.text and "B01" not in ended.text
 
 
 def cut(path: Path) -> None:
@@ -128,81 +116,6 @@ def test_crops_larger_than_images(semiseg: Command, tmp_path: Path) -> None:
     assert "padded" in ended.err
 
 
-TYPED: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
-    "option": (("--sise", 16), ("--sise", "--size")),
-    "key": (("--set", "larning_rate=1"), ("larning_rate",)),
-    "near key": (("--set", "schedul=poly"), ("Did you mean 'schedule'?",)),
-    "key of a program": (("--method", "im", "--set", "im.member=2"), ("im.member", "Did you mean")),
-    "no equals sign": (("--set", "lr"), ("--set lr", "key=value")),
-    "type": (("--set", "lr=fast"), ("lr", "a number")),
-    "range": (("--set", "lr=-1"), ("lr", "Expected: ")),
-    "nan": (("--set", "lr=nan"), ("lr",)),
-    "choice": (("--set", "schedule=cosin"), ("Did you mean 'cosine'?",)),
-    "method": (("--method", "fixmach"), ("Did you mean 'fixmatch'?",)),
-    "program": (("--method", "fixmatch+in"), ("Did you mean 'im'?",)),
-    "method's file": (("--method", "./gone.py:Mine"), ("gone.py does not exist",)),
-    "network": (("--network", "unet1x2"), ("unet1x",)),
-    "one member": (("--method", "im", "--set", "im.members=1"), ("im.members", "at least 2")),
-    "labels": (("--labels", 99), ("99",)),
-    "labels word": (("--labels", "many"), ("many",)),
-    "labels nan": (("--labels", "nan"), ("nan",)),
-    "augment": (("--augment", "strong"), ("none or default",)),
-    "recipe": (("--config", "gone.yaml"), ("gone.yaml",)),
-    "oracle": (("--oracle",), ("--oracle",)),
-    "negative steps": (("--steps", -5), ("steps",)),
-    "no steps": (("--steps", 0), ("sets steps to 0", "1 to 1e+08")),
-    "no batch": (("--batch", 0), ("sets batch to 0", "1 to 4096")),
-    "no size": (("--set", "size=0"), ("sets size to 0", "8 to 4096")),
-    "endless steps": (("--set", "steps=inf"), ("steps", "a whole number")),
-    "data": (("--set", "data=other"), ("--set data=other sets data", "use DATA")),
-    "out": (("--set", "out=other"), ("--set out=other sets out", "use --out")),
-    "method by a key": (("--set", "method=im"), ("use --method",)),
-    "device": (("--set", "device=foo"), ("device", "auto or cpu or cuda or mps")),
-    "no such device": (("--set", "device=cuda"), ("device is cuda", "device=cpu")),
-    "half on a CPU": (("--set", "precision=16-mixed"), ("precision is 16-mixed", "bf16-mixed")),
-    "threshold": (("--method", "fixmatch", "--set", "threshold=2"), ("threshold to 2", "0 to 1")),
-    "decay": (("--method", "mean_teacher", "--set", "ema=1"), ("ema to 1", "0 to 0.99999")),
-    "weight": (("--method", "fixmatch", "--set", "fixmatch.weight=-1"), ("weight to -1",)),
-    "another program's key": (("--method", "fixmatch", "--set", "im.members=2"), ("belongs to +im", "--method fixmatch+im")),
-    "another method's key": (("--set", "fixmatch.threshold=.9"), ("belongs to the method fixmatch", "--method fixmatch")),
-    "among the images": (("--out", "data/images/run"), ("--out data/images/run lies in data/images",)),
-    "among the masks": (("--out", "data/masks/sub/../sub/run"), ("lies in data/masks",)),
-    "among what is unlabeled": (("--out", "data/unlabeled"), ("lies in data/unlabeled",)),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", TYPED)
-def test_what_is_typed_wrong_is_said_with_what_is_right(semiseg: Command, tmp_path: Path, name: str) -> None:
-    extra, words = TYPED[name]
-    root = make(tmp_path / "data", labeled=2)
-    before = tree(root)
-    ended = semiseg("train", "data", "--out", "run", *PLAIN, *extra)
-    clear(ended, 2, *words)
-    assert tree(root) == before and not list(tmp_path.rglob("*.safetensors"))
-    assert name == "oracle" or not (tmp_path / "run").exists(), "what is typed wrong leaves nothing"
-
-
-def test_commands_and_recipes_typed_wrong(semiseg: Command, tmp_path: Path) -> None:
-    clear(semiseg("trian", "data"), 2, "trian")
-    clear(semiseg("predict", "run"), 2)
-    clear(semiseg("methods", "fixmach"), 2, "Did you mean 'fixmatch'?")
-    make(tmp_path / "data", labeled=2)
-    for text, word in (("steps: 3\nsteps: 4\n", "twice"), ("- steps\n", "key: value"), ("a: &x 1\nb: *x\n", "aliases"),
-                       ("!!python/object/apply:os.system ['touch harm']\n", "recipe"), ("stepps: 3\n", "steps"),
-                       ("steps: 0\n", "1 to 1e+08"), ("data: other\n", "use DATA"), ("program: im\n", "METHOD+PROGRAM"),
-                       ("method: fixmatch\nim: {members: 2}\n", "belongs to +im"),
-                       ("steps: [1\n", "recipe")):  # fmt: skip
-        (tmp_path / "recipe.yaml").write_text(text)
-        clear(semiseg("train", "data", "--out", "run", "--config", "recipe.yaml"), 2, "recipe.yaml", word)
-    assert not (tmp_path / "harm").exists()
-
-
-def test_several_mistakes_are_said_together(semiseg: Command, tmp_path: Path) -> None:
-    make(tmp_path / "data", labeled=2)
-    ended = semiseg("train", "data", "--out", "run", "--set", "lr=fast", "--set", "schedule=never", "--set", "stepps=1")
-    clear(ended, 2, "lr=fast", "schedule", "Did you mean 'steps'?")
-
-
 def test_methods_that_need_unlabeled_images(semiseg: Command, tmp_path: Path) -> None:
     make(tmp_path / "data", labeled=2, unlabeled=0)
     for method in ("im", "fixmatch"):
@@ -213,92 +126,6 @@ def test_methods_that_need_unlabeled_images(semiseg: Command, tmp_path: Path) ->
         assert [p["code"] for p in found["problems"] if p["level"] == "error"] == ["D32"]
         assert not (tmp_path / method / "cache").exists(), "decoded before it was refused"
     assert semiseg("train", "data", "--out", "run", *PLAIN).code == 0
-
-
-def test_a_run_folder_has_one_writer(semiseg: Command, tmp_path: Path) -> None:
-    from semiseg import storage
-
-    make(tmp_path / "data", labeled=2)
-    with storage.lock(tmp_path / "run"):
-        clear(semiseg("train", "data", "--out", "run", *PLAIN), 7, "run is in use by pid", "since")
-    assert semiseg("train", "data", "--out", "run", *PLAIN).code == 0
-
-
-def test_finished_runs_and_foreign_folders_are_not_written_into(semiseg: Command, tmp_path: Path) -> None:
-    make(tmp_path / "data", labeled=2)
-    assert semiseg("train", "data", "--out", "run", *PLAIN).code == 0
-    before = tree(tmp_path / "run")
-    clear(semiseg("train", "data", "--out", "run", *PLAIN), 7, "run holds a run already", "--resume", "--out run-2")
-    clear(semiseg("train", "data", "--out", "run", "--seed", 3, *PLAIN), 7)
-    assert tree(tmp_path / "run") == before
-    state = tree(tmp_path / "run", CHANGING)
-    clear(semiseg("train", "data", "--out", "run", "--seed", 3, "--resume"), 4, "seed: 0 → 3")
-    assert tree(tmp_path / "run", CHANGING) == state, "a refused resume says nothing about the run"
-    make(tmp_path / "data", labeled=4)
-    save(tmp_path / "data/images/img0.png", picture(discs(0), 77))
-    (tmp_path / "data/unlabeled/u1.png").unlink()
-    clear(semiseg("train", "data", "--out", "run", "--resume"), 4,
-          "data changed since run was started: of its images 2 added, 1 removed, 1 changed")  # fmt: skip
-    assert tree(tmp_path / "run", CHANGING) == state
-    assert semiseg("predict", "run", "data/unlabeled", "--out", "out").code == 0, "the refused resume broke the run"
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/thesis.txt").write_text("years of work")
-    (tmp_path / "file").write_text("a file")
-    clear(semiseg("train", "data", "--out", "mine", *PLAIN), 7, "mine is not empty (thesis.txt)")
-    clear(semiseg("train", "data", "--out", "mine", "--resume", "auto", *PLAIN), 7)
-    clear(semiseg("train", "data", "--out", "file", *PLAIN), 7, "file is a file")
-    assert (tmp_path / "mine/thesis.txt").read_text() == "years of work" and (tmp_path / "file").read_text() == "a file"
-
-
-def test_masks_that_changed_are_no_changed_images(semiseg: Command, tmp_path: Path) -> None:
-    make(tmp_path / "data", labeled=2)
-    assert semiseg("train", "data", "--out", "run", *PLAIN).code == 0
-    save(tmp_path / "data/masks/img0.png", discs(7) * 255)
-    ended = semiseg("train", "data", "--out", "run", "--resume")
-    clear(ended, 4, "data changed since run was started: its masks, lists or classes, not its images")
-
-
-def test_what_the_data_refuse_can_be_corrected_in_the_same_run(semiseg: Command, tmp_path: Path) -> None:
-    make(tmp_path / "data", labeled=2)
-    argv = ("train", "data", "--out", "run", "--method", "im", *QUICK, "--set", "im.members=2")
-    clear(semiseg(*argv, "--set", "im.route=online"), 2, "im.route is 'online'")
-    assert json.loads((tmp_path / "run/run_state.json").read_text())["status"] == "refused"
-    assert semiseg(*argv).code == 0
-
-
-def test_a_folder_that_cannot_be_made(semiseg: Command, tmp_path: Path) -> None:
-    make(tmp_path / "data", labeled=2)
-    (tmp_path / "file").write_text("a file")
-    for out in ("file/run", "file/a/run", "x" * 300):
-        ended = semiseg("train", "data", "--out", out, *PLAIN)
-        clear(ended, 6, out.removesuffix("/run"), "choose another --out")
-        assert "make room" not in ended.err and "0 bytes" not in ended.err
-    for out in ("file", "file/demo"):
-        clear(semiseg("demo", "--quick", "--out", out), 6, f"{out} cannot be written", "choose another --out")
-    assert (tmp_path / "file").read_text() == "a file"
-
-
-def test_a_demo_overwrites_nothing_but_a_demo(semiseg: Command, tmp_path: Path) -> None:
-    root = make(tmp_path / "data", labeled=2)
-    save(tmp_path / "photos/im/a.png", picture(discs(0), 0))
-    before = tree(tmp_path)
-    clear(semiseg("demo", "--quick", "--out", "data"), 7, "data is not empty (images, masks, unlabeled)")
-    clear(semiseg("demo", "--quick", "--out", "photos"), 7, "photos/im is not empty (a.png) and is no run")
-    assert tree(tmp_path) == before and tree(root)
-
-
-def test_resume_in_python_is_a_flag_or_a_word(tmp_path: Path) -> None:
-    from semiseg.errors import Refusal
-    from semiseg.programs.train import train
-
-    make(tmp_path / "data", labeled=2)
-    for resume in (True, "force"):
-        with pytest.raises(Refusal, match="holds no run") as refused:
-            train(tmp_path / "data", tmp_path / "run", resume=resume)
-        assert refused.value.exit == 4
-    with pytest.raises(Refusal, match=r"resume is 'yes'. Expected: True to continue"):
-        train(tmp_path / "data", tmp_path / "run", resume="yes")
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_ends_with_exit_6_and_the_last_checkpoint(semiseg: Command, tmp_path: Path) -> None:

@@ -11,13 +11,12 @@ import torch
 import tiny
 from semiseg.batch import Clock, Labeled
 from semiseg.inconsistency import InconsistencyMask
-from semiseg.methods import METHODS, arguments, method_class
+from semiseg.methods import METHODS, method_class
 from semiseg.storage import hash_tensors
 from semiseg.training.distributed import average_norms, fabric_of, key_of
 
 WORLD = 2
 STEPS = 2
-EASY = {"threshold": 0.0, "ramp": 0.0, "warmup": 0.0}
 
 
 def join(rank, port):
@@ -41,7 +40,7 @@ def trained(fabric, name, kind):
     """The loop's order of things: step, backward, optimiser, norms, after_step."""
     task, cls = tiny.task_of(kind), method_class(name)
     torch.manual_seed(0)
-    method = cls(tiny.make_of(task), task, **{k: v for k, v in EASY.items() if k in arguments(cls)}).train()
+    method = cls(tiny.make_of(task), task, **tiny.easy(cls)).train()
     planes = None
     if not cls.uses_unlabeled:
         method.refine, planes = InconsistencyMask(), tiny.planes(kind, n=2)

@@ -49,8 +49,8 @@ def method_class(name: str) -> type[Method]:
     path, _, attribute = name.rpartition(":")
     if path.endswith(".py"):
         return _from_file(Path(path), attribute)
-    known = ", ".join(METHODS)
-    raise Refusal(Problem("C03", "--method", f"is '{name}'. {nearest(name, METHODS)}".strip(), expected=known), USAGE)
+    fix = nearest(name, METHODS) or "semiseg methods lists them"
+    raise Refusal(Problem("C03", "--method", f"is '{name}'", fix), USAGE)
 
 
 def _from_file(path: Path, attribute: str) -> type[Method]:

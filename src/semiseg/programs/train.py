@@ -61,7 +61,8 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals:
-            settings.problems.append(Problem("C04", f"--set {text}", "has no '='", expected="key=value"))
+            fix = f"type --set {text}=VALUE"
+            settings.problems.append(Problem("C04", f"--set {text}", "has no '='", fix, "key=value"))
         else:
             settings.put(key.strip(), value.strip(), f"--set {text}")
     return settings.finish()
@@ -203,7 +204,8 @@ def existing(run: Path, data: str, resume: str) -> dict[str, Any]:
         if not resume:
             other = shlex.join(["semiseg", "train", data, "--out", f"{run}-2"])
             fix = f"continue it: {again} --resume; or start another one: {other}"
-            raise Refusal(Problem("S10", str(run), "holds a run already", fix), BUSY)
+            with storage.lock(run):  # a run that is being written right now is in use before it is anything else
+                raise Refusal(Problem("S10", str(run), "holds a run already", fix), BUSY)
         return storage.read_json(run / "run.json")
     if resume == "force":
         fix = f"start one: {again}; --resume auto continues or starts"

@@ -214,21 +214,22 @@ class _Run:
 
     def flush(self) -> dict[str, Any]:
         """One log row: means over the window. The only place where training waits for the device."""
-        if int(self.bad) < self.config.steps:
-            raise self.diverged(int(self.bad))
+        self.whole()
         means = {k: float(torch.stack([w[k].float() for w in self.window]).mean()) for k in self.window[0]}
         self.window = []
         detail = ";".join(f"{k}={v:.6g}" for k, v in means.items() if k != "loss")
         return {"step": self.step, "split": "train", "loss": means["loss"], "lr": self.optimizer.param_groups[0]["lr"],
                 "detail": detail}  # fmt: skip
 
-    def diverged(self, step: int) -> Refusal:
-        """Exit 5, naming the step and the images that were in it."""
+    def whole(self) -> None:
+        """Exit 5, naming the step and the images that were in it, once a loss or gradient was not finite."""
+        if (step := int(self.bad)) >= self.config.steps:
+            return
         names = ", ".join(self.job.feed.names(step)[:6])
         found = f"has a loss or gradient that is not finite at step {step}; images in the batch: {names}"
         slower = f"--set lr={self.config.lr / 3:.1g}"
         fix = f"lower the learning rate ({slower}) or look at these images; the last checkpoint is whole"
-        return Refusal(Problem("R05", self.job.title, found, fix), DIVERGED)
+        raise Refusal(Problem("R05", self.job.title, found, fix), DIVERGED)
 
     def validate(self, evaluate: Callable[[nn.Module], dict[str, Any]]) -> dict[str, Any]:
         """Score the predictor on val and remember it when it is the best so far."""
@@ -247,8 +248,7 @@ class _Run:
 
     def save(self) -> None:
         """Commit everything that the next step depends on."""
-        if int(self.bad) < self.config.steps:
-            raise self.diverged(int(self.bad))
+        self.whole()
         window = [{k: float(v) for k, v in w.items()} for w in self.window]
         state = {"seconds": self.seconds, "best_step": self.best_step, "best_val": self.best_val, "window": window}
         checkpoint.save(self.job.folder, self.step, self.modules, self.optimizer, state)
@@ -257,6 +257,7 @@ class _Run:
     def snapshot(self, final: Path) -> None:
         """Keep the weights of this moment, before any checkpoint that goes on from here. What they cost is the member's."""
         if not storage.is_sealed(final):
+            self.whole()
             score = self.job.evaluate(self.predictor()) if self.job.evaluate else None
             about = {"seconds": 0.0, "images_forwarded": 0, "chosen": "snapshot", "best_step": None}
             self.seal(final, {**about, "val": score, "val_last": score})

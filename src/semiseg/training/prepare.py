@@ -100,11 +100,11 @@ def look(config: Config, log: Log, folds: int = 0, learner: str = "", into: Path
     learns from unlabeled images, so that there must be some. into: the file to keep everything in that was found.
     """
     with log.timed("check"), log.bar("reading the folder", 1) as bar:
-        checked = check(Path(config.data), size=None if config.resize else config.size or None,
-                        labels=amount(config.labels), members=folds or None, workers=config.workers,
+        checked = check(Path(config.data), size=config.size or None, resize=config.resize,
+                        labels=amount(config.labels), members=folds or None, oracle=config.oracle,
+                        diagnose=config.diagnose, workers=config.workers,
                         progress=lambda done, total: bar(done, total))  # fmt: skip
-    free = [item for item in checked.index.unlabeled if not (config.oracle and item.masks)]
-    if learner and checked.index.labeled and not free:
+    if learner and checked.index.labeled and not checked.index.unlabeled:
         fix = "put images without masks into unlabeled/, or train with --method supervised"
         found = f"has no unlabeled images, and {learner} learns from them"
         checked.problems = [p for p in checked.problems if p.code != "D32"]  # a warning to everybody else
@@ -114,6 +114,11 @@ def look(config: Config, log: Log, folds: int = 0, learner: str = "", into: Path
     checked.refuse()
     for line in render(checked.problems, str(into or "semiseg check --json")):
         log.say(f"Note: {line}")
+    if config.oracle and not checked.opened:
+        found, fix = "finds no masks of unlabeled images", "--oracle needs them: it is the full-label baseline"
+        raise Refusal(Problem("C08", "--oracle", found, fix), USAGE)
+    if config.oracle:
+        log.say(f"Note: --oracle opens the masks of {checked.opened} unlabeled images and trains on them.")
     return checked
 
 
@@ -122,18 +127,10 @@ def prepare(config: Config, checked: Checked, folder: Path, log: Log) -> Prepare
     classes = checked.classes
     assert classes is not None
     index = checked.index
-    labeled, unlabeled = list(index.labeled), list(index.unlabeled)
-    if config.oracle:
-        known = [item for item in unlabeled if item.masks]
-        if not known:
-            found, fix = "finds no masks of unlabeled images", "--oracle needs them: it is the full-label baseline"
-            raise Refusal(Problem("C08", "--oracle", found, fix), USAGE)
-        log.say(f"Note: --oracle opens the masks of {len(known)} unlabeled images and trains on them.")
-        labeled, unlabeled = labeled + known, [item for item in unlabeled if not item.masks]
     with log.timed("cache"):
-        stores = [_store(folder / n, items, c, config, log) for n, items, c in
-                  (("labeled", labeled, classes), ("unlabeled", unlabeled, None), ("val", index.val, classes))]  # fmt: skip
-        known = [item for item in unlabeled if item.masks] if config.diagnose else []
+        stores = [_store(folder / name, index.split(name), None if name == "unlabeled" else classes, config, log)
+                  for name in ("labeled", "unlabeled", "val")]  # fmt: skip
+        known = [item for item in index.unlabeled if item.masks] if config.diagnose else []
         truth = _store(folder / "truth", known, classes, config, log) if known else None
     if known:
         log.say(f"Note: diagnose=yes opens {len(known)} masks of unlabeled images to count errors, never to train.")
@@ -145,7 +142,7 @@ def prepare(config: Config, checked: Checked, folder: Path, log: Log) -> Prepare
             "no up or down: they may be turned and mirrored" if turn else "an up and a down: no turns, no up-down flips"
         )
         log.say(f"Note: your masks show {said} (--set turn=yes|no overrides).")
-    task = make_task(classes.kind, classes.names, config.loss)
+    task = make_task(classes.kind, classes.names, config.loss, config.ohem_kept)
     made = Prepared(resolve(config, stores), checked, classes, task, units, turn, *_on_device(stores, config))
     made.truth = None if truth is None else truth.to(made.val.pixels.device)
     return made

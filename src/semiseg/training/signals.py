@@ -15,7 +15,7 @@ class Stopped(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(f"stopped by signal {code - 128}")
         self.code = code
-        self.again = "Continue with the same command and --resume."
+        self.again = "The state is saved: continue with the same command and --resume auto."
 
 
 class Stop:
