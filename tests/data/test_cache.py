@@ -151,7 +151,7 @@ def test_results_do_not_depend_on_the_number_of_workers(tmp_path):
 def test_units_of_8_bit_images(tmp_path):
     items, images, _ = write(tmp_path, channels=3, sizes=[(8, 9), (7, 5)])
     store = cache.build(tmp_path / "c", items, None)
-    units = cache.measure([store])
+    units = cache.measure(store)
     assert units.low == (0.0,) * 3 and units.high == (255.0,) * 3
     flat = np.concatenate([i.reshape(-1, 3) for i in images]) / 255
     assert units.mean == pytest.approx(flat.mean(0)) and units.std == pytest.approx(flat.std(0))
@@ -164,7 +164,7 @@ def test_units_of_other_images_are_percentiles_per_channel(tmp_path):
         array = images[0].copy()
         array[..., 1] //= 64
         tifffile.imwrite(path, array, photometric="minisblack")
-    units = cache.measure([cache.build(tmp_path / "c", items, None)])
+    units = cache.measure(cache.build(tmp_path / "c", items, None))
     low, high = np.percentile(array.reshape(-1, 2), [0.1, 99.9], axis=0)
     assert units.low == pytest.approx(low) and units.high == pytest.approx(high) and units.high[1] < 1100
 
@@ -173,7 +173,7 @@ def test_a_constant_channel_divides_by_something(tmp_path):
     path = tmp_path / "i.tif"
     tifffile.imwrite(path, np.full((4, 4), 700, np.uint16))
     store = cache.build(tmp_path / "c", [Item("i", path)], None)
-    units = cache.measure([store])
+    units = cache.measure(store)
     assert units.high[0] > units.low[0] and units.std[0] > 0
     assert torch.isfinite(units.apply(store.image(0))).all()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _data import PLAIN, discs, make, picture, save
+from _data import PLAIN, QUICK, discs, make, picture, save
 from _runner import Ended
 
 Command = Callable[..., Ended]
@@ -111,3 +111,17 @@ def test_evaluate_needs_the_split_that_it_scores_only(semiseg: Command, trained:
     (tmp_path / "new/splits/test.txt").write_text("more/images/t0.png more/masks/t0.png\n")
     ended = semiseg("evaluate", "run", "new", "--split", "test", "--json")
     assert ended.code == 0 and json.loads(ended.out)["images"] == 1, ended.text
+
+
+def test_labels_only_depends_on_nothing_but_the_labels(semiseg: Command, tmp_path: Path) -> None:
+    """Other unlabeled images, of another brightness and size: the same weights to the last bit; the committee's differ."""
+    weights = {}
+    for name, method in (("one", "supervised"), ("other", "supervised"), ("third", "im")):
+        root = make(tmp_path / name, labeled=6, unlabeled=4)
+        if name == "other":
+            for path in sorted((root / "unlabeled").glob("*.png")):
+                save(path, np.full((96, 80, 3), 250, np.uint8))
+        ended = semiseg("train", name, "--out", f"{name}-run", "--method", method, *QUICK)
+        assert ended.code == 0, ended.text
+        weights[name] = (tmp_path / f"{name}-run/generation-0/member-0/final/weights.safetensors").read_bytes()
+    assert weights["one"] == weights["other"] == weights["third"]

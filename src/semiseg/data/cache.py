@@ -202,7 +202,7 @@ class Units:
 
     low: tuple[float, ...]
     high: tuple[float, ...]
-    mean: tuple[float, ...]  # of the training images, in unit range
+    mean: tuple[float, ...]  # of the labeled images, in unit range
     std: tuple[float, ...]
 
     def apply(self, x: Tensor) -> Tensor:
@@ -212,12 +212,11 @@ class Units:
         return (x - low) / span
 
 
-def measure(stores: Sequence[Store]) -> Units:
-    """8-bit images use 0..255; others the 0.1 and 99.9 percentile of each channel over the training images."""
-    total = sum(len(s.pixels) for s in stores)
-    step = max(1, total // SAMPLED_PIXELS)
-    sample = torch.cat([as_float(s.pixels[::step], s.dtype) for s in stores]).numpy().astype(np.float64)
-    if stores[0].dtype == "uint8":
+def measure(store: Store) -> Units:
+    """8-bit images use 0..255; others the 0.1 and 99.9 percentile of each channel over the images."""
+    step = max(1, len(store.pixels) // SAMPLED_PIXELS)
+    sample = as_float(store.pixels[::step], store.dtype).numpy().astype(np.float64)
+    if store.dtype == "uint8":
         low, high = np.zeros(sample.shape[1]), np.full(sample.shape[1], 255.0)
     else:
         low, high = np.percentile(sample, [0.1, 99.9], axis=0)

@@ -134,8 +134,7 @@ def prepare(config: Config, checked: Checked, folder: Path, log: Log) -> Prepare
         truth = _store(folder / "truth", known, classes, config, log) if known else None
     if known:
         log.say(f"Note: diagnose=yes opens {len(known)} masks of unlabeled images to count errors, never to train.")
-    train = [s for s in stores[:2] if len(s)]
-    units = cache.measure(train)
+    units = cache.measure(stores[0])  # of labeled images alone: what is trained on labels only depends on nothing else
     turn = config.turn == "yes" or (config.turn == "auto" and not cache.has_an_up(stores[0]))
     if config.turn == "auto":
         said = (
@@ -174,7 +173,7 @@ def default_rate(config: Config) -> float:
 
 def resolve(config: Config, stores: Sequence[Store]) -> Config:
     """Numbers for everything that was left to us. Defaults follow the data, and the network where that is needed."""
-    sides = torch.cat([torch.minimum(s.height, s.width) for s in stores if len(s)])
+    sides = torch.minimum(stores[0].height, stores[0].width)
     size = config.size or min(256 if torch.cuda.is_available() else 128, max(32, int(sides.median()) // 32 * 32))
     batch = config.batch or 16
     drawn = config.unlabeled_batch or batch
