@@ -37,6 +37,12 @@ def test_no_function_is_longer_than_60_lines():
     assert not long, long
 
 
+def test_no_two_test_files_have_one_name():
+    """Without packages, pytest refuses to collect the second one."""
+    names = [p.name for p in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted({n for n in names if names.count(n) > 1})
+
+
 def test_the_median_file_is_short():
     lengths = sorted(len(p.read_text().splitlines()) for p in SOURCES if p.name != "__init__.py")
     assert lengths[len(lengths) // 2] <= 140
