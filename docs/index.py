@@ -65,7 +65,9 @@ def pages() -> dict[Path, str]:
     if not end:
         raise SystemExit(f"{readme.name} has no lines {BEGIN} and {END}: add them where the tables belong")
     index = (
-        f"# Methods and programs\n\n{table('', '../../')}\n\nSettings as published: [recipes](../how-to/recipes.md).\n"
+        f"# Methods and programs\n\n{table('', '../../')}\n\nSettings as published: [recipes](../how-to/recipes.md). "
+        "What a step costs beside `supervised`, and beyond\nthe images it sends through networks: "
+        "[methods_cost.csv](../../results/methods_cost.csv).\n"
     )
     return {
         readme: f"{before}{BEGIN}\n\n{table('docs/methods/', '')}\n\n{END}{after}",
