@@ -49,7 +49,9 @@ def main() -> None:
         out = args.runs / name
         words = ["compare", str(folder(name, args.root, args.runs)), "--methods", args.arms, *SETS[name], *SHARED]
         words += ["--steps", args.steps, "--network", args.network, "--jobs", args.jobs, "--out", str(out)]
-        subprocess.run([sys.executable, "-m", "semiseg.cli", *words], check=False)  # a failed cell is a row of the table
+        subprocess.run(
+            [sys.executable, "-m", "semiseg.cli", *words], check=False
+        )  # a failed cell is a row of the table
         done = [str(args.runs / n) for n in SETS if (args.runs / n / "table.csv").is_file()]
         subprocess.run([sys.executable, str(Path(__file__).parent / "collect.py"), args.table, *done], check=True)
 
