@@ -10,6 +10,7 @@ import pytest
 import tiny
 from semiseg.compare.grid import plan, slug
 from semiseg.compare.request import route
+from semiseg.data import decode
 from semiseg.errors import Refusal
 
 
@@ -96,6 +97,15 @@ def test_full_labels(ask, tested, tmp_path):
     with pytest.raises(Refusal, match="D07"):
         plan(replace(ask("fixmatch"), data=[lists]))
     assert plan(replace(ask("fixmatch"), data=[lists], baselines="none"))  # which opens no mask of an unlabeled image
+
+
+def test_every_file_is_read_once(ask, monkeypatch):
+    """Also where the folder is checked with several numbers of labels."""
+    opened = []
+    load = decode.load
+    monkeypatch.setattr(decode, "load", lambda path: opened.append(path) or load(path))
+    plan(ask("fixmatch", labels=["3", "4", "5"]))
+    assert opened and len(opened) == len(set(opened))
 
 
 def test_without_a_test_set_val_is_reported_and_said(ask, folders):

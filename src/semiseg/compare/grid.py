@@ -72,13 +72,14 @@ def plan(request: Request, progress: Any = None) -> Grid:
     splits: dict[str, str] = {}
     k = max((a.models for a in asked), default=1)
     for name, path in names.items():
-        seen = _look(request, path, asked, problems, progress)
+        given = {**_sides(request), "progress": progress, "known": {}}  # every file is read once, whatever is asked
+        seen = _look(request, path, asked, problems, given)
         if seen is None:
             continue
         splits[name] = _split(request, name, seen, problems, notes)
         full = _full(request, name, path, seen, splits[name], notes)
         if full is not None and "oracle" in full:  # masks that nobody has looked at yet
-            problems += check(path, oracle=True, progress=progress, **_sides(request)).errors
+            problems += check(path, oracle=True, **given).errors
         cells += _cells(request, name, path, asked, k, full, splits[name])
     if problems:
         typed = any(p.code.startswith("C") for p in problems)
@@ -110,7 +111,7 @@ def _sides(request: Request) -> dict[str, Any]:
 
 
 def _look(
-    request: Request, path: Path, asked: list[Asked], problems: list[Problem], progress: Any
+    request: Request, path: Path, asked: list[Asked], problems: list[Problem], given: dict[str, Any]
 ) -> dict[str, Checked] | None:
     """Check the folder with every number of labels; None when it is refused."""
     good: dict[str, Checked] = {}
@@ -118,7 +119,7 @@ def _look(
     for labels in dict.fromkeys(request.labels):
         try:
             wanted = amount(labels) if find(path).labeled else None
-            checked = check(path, labels=wanted, progress=progress, **_sides(request))
+            checked = check(path, labels=wanted, **given)
         except Refusal as refusal:
             problems += refusal.problems
             continue

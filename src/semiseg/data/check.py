@@ -21,7 +21,7 @@ from semiseg.data.decode import shown
 from semiseg.data.folder import find
 from semiseg.data.index import Index, order
 from semiseg.data.judge import Verdict, judge
-from semiseg.data.look import Progress, Seen, look_all
+from semiseg.data.look import Known, Progress, Seen, look_all
 from semiseg.data.propose import class_map
 from semiseg.data.splits import carve_val, choose_labels
 from semiseg.errors import DATA, Problem, Refusal
@@ -107,6 +107,7 @@ def check(
     diagnose: bool = False,
     workers: int = 2,
     progress: Progress | None = None,
+    known: Known | None = None,
 ) -> Checked:
     """Read the folder once and report all problems.
 
@@ -116,6 +117,7 @@ def check(
     members: number of folds that the labels are divided into, if they are; no val set is carved from them then.
     oracle: unlabeled images that have masks are labeled like the others, but never become val, and their masks do not
     settle the class map. diagnose: those masks are read and judged only. progress(done, total) is called in this thread.
+    known: what was read by earlier checks of the folder that were given the same dictionary; nothing in it is read again.
     Raises Refusal only for a `labels` that cannot be (exit 2); everything else is in `problems`.
     """
     root = Path(data)
@@ -130,7 +132,7 @@ def check(
     choose_labels(index, labels, lambda item: item.name)  # refused before anything is read
     rgb, open_ = bool(wish is not None and wish.colors), oracle or diagnose
     items = [(split, item if open_ or split != "unlabeled" else item.bare()) for split, item in index.items()]
-    seen = look_all(items, workers, progress, rgb)
+    seen = look_all(items, workers, progress, rgb, known)
     digests, found = {s.item.name: s.digest for s in seen}, [p for s in seen for p in s.problems]
     index = choose_labels(index, labels, lambda item: digests[item.name])
     checked = Checked(index, problems=index.problems + problems + found, digests=digests)

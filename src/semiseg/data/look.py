@@ -19,6 +19,8 @@ from semiseg.errors import Problem, Refusal
 MAX_KEPT = 4096
 """Different colours of one mask that are counted; a mask with more is no label image anyway."""
 Progress = Callable[[int, int], None]
+Known = dict[tuple[str, "Item", bool], "Seen"]
+"""(split, item, rgb) -> what a look at it found."""
 
 
 @dataclass
@@ -59,16 +61,24 @@ class Seen:
 
 
 def look_all(
-    items: Sequence[tuple[str, Item]], workers: int, progress: Progress | None, rgb: bool = False
+    items: Sequence[tuple[str, Item]],
+    workers: int,
+    progress: Progress | None,
+    rgb: bool = False,
+    known: Known | None = None,
 ) -> list[Seen]:
-    """`look` at every (split, item) with threads (decoding releases the lock); the order of `items` is kept."""
-    seen = []
+    """`look` at every (split, item) with threads (decoding releases the lock); the order of `items` is kept.
+
+    What is in `known` is not read again; what is read is put there.
+    """
+    known = {} if known is None else known
+    new = list(dict.fromkeys((split, item, rgb) for split, item in items if (split, item, rgb) not in known))
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for one in pool.map(lambda pair: look(pair[0], pair[1], rgb), items):
-            seen.append(one)
+        for number, (key, one) in enumerate(zip(new, pool.map(lambda key: look(*key), new), strict=True)):
+            known[key] = one
             if progress is not None:
-                progress(len(seen), len(items))
-    return seen
+                progress(number + 1, len(new))
+    return [known[split, item, rgb] for split, item in items]
 
 
 def look(split: str, item: Item, rgb: bool = False) -> Seen:
