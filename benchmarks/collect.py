@@ -5,10 +5,11 @@ Rows are those of their table.csv; the folder of a command's --out is written as
 
 from __future__ import annotations
 
-import csv
+import argparse
 import re
-import sys
 from pathlib import Path
+
+from shared import read, write
 
 
 def plain(command: str) -> str:
@@ -18,16 +19,15 @@ def plain(command: str) -> str:
 
 
 def main() -> None:
-    out, *runs = map(Path, sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("runs", type=Path, nargs="*")
+    args = parser.parse_args()
     rows: list[dict[str, str]] = []
-    for run in runs:
-        with (run / "table.csv").open(newline="") as file:
-            rows += [{**row, "command": plain(row["command"])} for row in csv.DictReader(file)]
-    with out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"{out}: {len(rows)} rows")
+    for run in args.runs:
+        rows += [{**row, "command": plain(row["command"])} for row in read(run / "table.csv")]
+    write(args.out, rows)
+    print(f"{args.out}: {len(rows)} rows")
 
 
 if __name__ == "__main__":

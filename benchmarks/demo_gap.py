@@ -8,8 +8,6 @@ Every row is one supervised training with the demo's own settings, and its score
 from __future__ import annotations
 
 import argparse
-import csv
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from semiseg.demo import CELLS, TRAINING
 from semiseg.model import Model
 from semiseg.predict import evaluate_split
 from semiseg.programs.train import train
+from shared import commit, write
 
 TABLE = Path("results/demo_gap.csv")
 
@@ -27,7 +26,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs/demo_gap"))
     args = parser.parse_args()
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     rows: list[dict[str, Any]] = []
     data = write_cells(args.runs / "cells", **CELLS)
     for seed in range(args.seeds):
@@ -40,15 +38,12 @@ def main() -> None:
                 "labels": "full" if oracle else "few", "images": run["counts"]["labeled"], "seed": seed,
                 "test_miou": round(metrics["miou"], 4),
                 **{f"iou_{name}": round(v["iou"], 4) for name, v in metrics["per_class"].items()},
-                "steps": run["steps"], "batch": run["batch"], "size": run["size"], "commit": head.stdout.strip(),
+                "steps": run["steps"], "batch": run["batch"], "size": run["size"], "commit": commit(),
                 "command": "python benchmarks/demo_gap.py",
             }  # fmt: skip
             rows.append(row)
             print(row["labels"], seed, row["test_miou"], flush=True)
-    with TABLE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write(TABLE, rows)
     few, full = ([r["test_miou"] for r in rows if r["labels"] == name] for name in ("few", "full"))
     print(f"few {sum(few) / len(few):.3f}, full {sum(full) / len(full):.3f}")
 

@@ -14,24 +14,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from semiseg.data.synthetic import write_cells
+from shared import SIZES, folder
 
 ARMS = ["im", "ensemble", "self_training", "mean_teacher", "mean_teacher+im", "fixmatch", "fixmatch+im"]
 SETS: dict[str, list[str]] = {
-    "isic2018": ["--labels", "20,40,160", "--resize", "64", "--size", "64", "--seeds", "3"],
-    "camvid": ["--resize", "96", "--size", "64", "--seeds", "3", "--blocks", "20"],
-    "cells": ["--size", "64", "--seeds", "3"],
-    "vnc_em": ["--resize", "256", "--size", "96", "--seeds", "3"],
-    "covid_ct": ["--resize", "128", "--size", "96", "--seeds", "5"],
+    "isic2018": ["--labels", "20,40,160", "--seeds", "3"],
+    "camvid": ["--seeds", "3", "--blocks", "20"],
+    "cells": ["--seeds", "3"],
+    "vnc_em": ["--seeds", "3"],
+    "covid_ct": ["--seeds", "5"],
 }
 SHARED = ["--batch", "16", "--set", "warmup=0.2", "--set", "ramp=0.2"]
-
-
-def folder(name: str, root: Path, runs: Path) -> Path:
-    """The data set; cells are made, from another seed than the demo's and the ablation's."""
-    if name != "cells":
-        return root / name
-    return write_cells(runs / "cells", labeled=16, unlabeled=240, val=60, test=120, size=96, seed=11)
+FRESH = 11
+"""The cells' seed: neither the demo's nor the ablation's."""
 
 
 def main() -> None:
@@ -47,7 +42,8 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.only:
         out = args.runs / name
-        words = ["compare", str(folder(name, args.root, args.runs)), "--methods", args.arms, *SETS[name], *SHARED]
+        words = ["compare", str(folder(name, args.root, args.runs, seed=FRESH)), "--methods", args.arms]
+        words += [*SETS[name], *SHARED, *(str(w) for k, v in SIZES[name].items() for w in (f"--{k}", v))]
         words += ["--steps", args.steps, "--network", args.network, "--jobs", args.jobs, "--out", str(out)]
         subprocess.run(
             [sys.executable, "-m", "semiseg.cli", *words], check=False

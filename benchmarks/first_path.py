@@ -9,7 +9,6 @@ have a row already are left alone, an interrupted cell is resumed.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shlex
 import subprocess
@@ -17,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from shared import commit, read, write
 
 SETS = {
     "isic2018": ["--labels", "40", "--resize", "96", "--size", "96"],
@@ -53,7 +54,6 @@ def cell(root: Path, runs: Path, name: str, method: str, seed: int, steps: int) 
     ensemble = None
     if method != "supervised":
         ensemble = semiseg("evaluate", str(out), str(root / name), "--split", "test", "--ensemble")["metrics"]
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     shown = ["train", f"DATA/{name}", "--out", f"RUNS/{out.name}", *(w.replace(str(runs), "RUNS") for w in words[4:])]
     val, m = run["model"]["val"], test["metrics"]
     shares = [g["inconsistent_share"] for g in run["generations"] if g["inconsistent_share"] is not None]
@@ -66,7 +66,7 @@ def cell(root: Path, runs: Path, name: str, method: str, seed: int, steps: int) 
         "model": run["model"]["folder"], "why": run["model"]["why"],
         "inconsistent_share": _round(shares[-1]) if shares else "", "steps": steps,
         "images_forwarded": run["images_forwarded"], "train_seconds": run["seconds"]["training_all_tries"],
-        "wall_seconds": round(wall), "peak_memory_mb": run["peak_memory_mb"], "commit": head.stdout.strip(),
+        "wall_seconds": round(wall), "peak_memory_mb": run["peak_memory_mb"], "commit": commit(),
         "command": "semiseg " + shlex.join(shown),
     }  # fmt: skip
 
@@ -77,8 +77,7 @@ def _round(value: float | None) -> float | str:
 
 def write_table() -> None:
     """Put the rows of the CSV between the markers of docs/explanation/first-results.md."""
-    with TABLE.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read(TABLE)
     lines = ["| data | labels / unlabeled | supervised | average of 3 | ensemble | im | inconsistent |"]
     lines.append("|---" * 7 + "|")
     for name in dict.fromkeys(r["data"] for r in rows):
@@ -103,21 +102,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=600)
     args = parser.parse_args()
-    done = set()
-    if TABLE.exists():
-        with TABLE.open(newline="") as file:
-            done = {(r["data"], r["method"], int(r["seed"]), int(r["steps"])) for r in csv.DictReader(file)}
+    done = {(r["data"], r["method"], int(r["seed"]), int(r["steps"])) for r in read(TABLE)}
     for name in args.only:
         for method in METHODS:
             if (name, method, args.seed, args.steps) in done:
                 continue
             row = cell(args.root, args.runs, name, method, args.seed, args.steps)
-            new = not TABLE.exists()
-            with TABLE.open("a", newline="") as file:
-                writer = csv.DictWriter(file, list(row), lineterminator="\n")
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
+            write(TABLE, [*read(TABLE), row])
             write_table()
             print(f"{name} {method}: test mIoU {row['test_miou']} in {row['wall_seconds']} s", flush=True)
 

@@ -10,13 +10,12 @@ is one `semiseg compare` per data set and goes on where it was; test stays close
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
 from semiseg.compare import compare
 from semiseg.compare.request import Request
-from semiseg.data.synthetic import write_cells
+from shared import SIZES, folder, read, write
 
 TABLE = Path("results/im_ablation.csv")
 CENTRE = "im"
@@ -34,19 +33,6 @@ FACTORS = {
     "self-training": ["self_training"],
 }
 STABILITY = ["self_training", "ensemble@members=2", "im@members=2"]
-SETS: dict[str, dict[str, Any]] = {
-    "isic2018": {"resize": 64, "size": 64},
-    "cells": {"size": 64},
-    "camvid": {"resize": 96, "size": 64},
-    "vnc_em": {"resize": 256, "size": 96},
-}
-
-
-def folder(name: str, root: Path, runs: Path) -> Path:
-    """The data set; cells are made, from another seed than the demo's."""
-    if name != "cells":
-        return root / name
-    return write_cells(runs / "cells", labeled=16, unlabeled=240, val=60, test=120, size=96, seed=7)
 
 
 def requests(args: argparse.Namespace) -> list[Request]:
@@ -67,7 +53,7 @@ def requests(args: argparse.Namespace) -> list[Request]:
         if args.only and name not in args.only:
             continue
         out = args.runs / f"{args.stage}-{name}"
-        options = {"batch": 16, **SETS[name]}
+        options = {"batch": 16, **SIZES[name]}
         data = [folder(name, args.root, args.runs)]
         found.append(Request(data, methods, out, seeds=seeds, labels=labels, options=options, **shared))
     return found
@@ -84,14 +70,13 @@ def collect(runs: Path) -> list[dict[str, Any]]:
     rows = []
     for table in sorted(runs.glob("*/cells.csv")):
         stage, _, _ = table.parent.name.partition("-")
-        with table.open(newline="") as file:
-            for row in csv.DictReader(file):
-                if row["status"] == "finished":
-                    kept = ("data", "labels", "seed", "arm")
-                    rows.append({"stage": stage, **{k: row[k] for k in kept}, "factor": factor(row["arm"]),
-                                 "val_miou": row["score"], "seconds": row["seconds"],
-                                 "images_forwarded": row["images_forwarded"], "commit": row["commit"],
-                                 "command": "python benchmarks/im_ablation.py"})  # fmt: skip
+        for row in read(table):
+            if row["status"] == "finished":
+                kept = ("data", "labels", "seed", "arm")
+                rows.append({"stage": stage, **{k: row[k] for k in kept}, "factor": factor(row["arm"]),
+                             "val_miou": row["score"], "seconds": row["seconds"],
+                             "images_forwarded": row["images_forwarded"], "commit": row["commit"],
+                             "command": "python benchmarks/im_ablation.py"})  # fmt: skip
     return rows
 
 
@@ -109,10 +94,7 @@ def main() -> None:
     for request in requests(args):
         compare(request)
         rows = collect(args.runs)
-        with TABLE.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write(TABLE, rows)
         print(f"{request.out}: {len(rows)} rows in {TABLE}", flush=True)
 
 

@@ -10,30 +10,19 @@ choice between ways of ranking is made with --split val; --split test is for the
 from __future__ import annotations
 
 import argparse
-import csv
 import random
-import subprocess
 from pathlib import Path
-from typing import Any
 
-from semiseg.data.synthetic import write_cells
 from semiseg.model import Model
 from semiseg.predict import evaluate_split
 from semiseg.programs.train import train
 from semiseg.storage import read_json
+from shared import SIZES, commit, folder, read, write
 
 TABLE = Path("results/label_next.csv")
 REVEALED = 20
 START = 20
-COMMON: dict[str, Any] = {"batch": 16, "size": 64}
-SETS: dict[str, dict[str, Any]] = {"isic2018": {"resize": 64}, "cells": {}}
-
-
-def folder_of(name: str, root: Path, runs: Path) -> Path:
-    """The data set; cells are made."""
-    if name != "cells":
-        return root / name
-    return write_cells(runs / "cells", labeled=START, unlabeled=240, val=60, test=120, size=96, seed=7)
+SETS = ("isic2018", "cells")
 
 
 def reveal(data: Path, labeled: list[str], out: Path) -> Path:
@@ -55,8 +44,7 @@ def reveal(data: Path, labeled: list[str], out: Path) -> Path:
 
 def rankings(run: Path, seed: int, draws: int) -> dict[str, list[str]]:
     """Way of choosing -> the images that are revealed."""
-    with (run / "label_next.csv").open(newline="") as file:
-        ranked = [row["image"] for row in csv.DictReader(file)]
+    ranked = [row["image"] for row in read(run / "label_next.csv")]
     chosen = {"label_next": ranked[:REVEALED]}
     for draw in range(draws):
         chosen[f"random-{draw}"] = random.Random(f"{seed}/{draw}").sample(sorted(ranked), REVEALED)
@@ -73,36 +61,29 @@ def main() -> None:
     parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--only", nargs="+", default=list(SETS))
     args = parser.parse_args()
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    rows: list[dict[str, Any]] = []
-    if TABLE.exists():
-        with TABLE.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+    rows = read(TABLE)
     done = {(r["data"], r["seed"], r["choice"], r["split"], r["steps"]) for r in rows}
     for name in args.only:
-        data = folder_of(name, args.root, args.runs)
+        data = folder(name, args.root, args.runs, labeled=START)
         for seed in range(args.seeds):
-            options = {**COMMON, **SETS[name], "steps": args.steps, "seed": seed}
+            options = {"batch": 16, **SIZES[name], "steps": args.steps, "seed": seed}
             start = args.runs / f"{name}-start-{seed}"
             train(data, start, resume="auto", method="committee", labels=str(START), **options)
             first = read_json(start / "run.json")["data"]["splits"]["labeled"]
             for choice, names in rankings(start, seed, args.draws).items():
                 if (name, str(seed), choice, args.split, str(args.steps)) in done:
                     continue
-                folder = reveal(data, [*first, *names], args.runs / f"{name}-{choice}-{seed}-data")
+                shown = reveal(data, [*first, *names], args.runs / f"{name}-{choice}-{seed}-data")
                 out = args.runs / f"{name}-{choice}-{seed}"
-                train(folder, out, resume="auto", method="supervised", **options)
-                metrics = evaluate_split(Model(out), folder, args.split)["metrics"]
+                train(shown, out, resume="auto", method="supervised", **options)
+                metrics = evaluate_split(Model(out), shown, args.split)["metrics"]
                 rows.append({
                     "data": name, "seed": seed, "choice": choice, "split": args.split, "labels": len(first) + len(names),
                     "miou": round(metrics["miou"], 4), "iou_per_image": round(metrics["iou_per_image"], 4),
-                    "steps": args.steps, "commit": head.stdout.strip(), "command": "python benchmarks/label_next.py",
+                    "steps": args.steps, "commit": commit(), "command": "python benchmarks/label_next.py",
                 })  # fmt: skip
                 print(name, seed, choice, rows[-1]["miou"], flush=True)
-                with TABLE.open("w", newline="") as file:
-                    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(rows)
+                write(TABLE, rows)
 
 
 if __name__ == "__main__":

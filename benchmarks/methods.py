@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import ctypes
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -42,6 +40,7 @@ from semiseg.networks.base import Features, Network
 from semiseg.task import Task, make_task
 from semiseg.training.config import Config
 from semiseg.training.loop import make_optimizer
+from shared import commit, write
 
 CLASSES = ("ground", "leaf", "stone", "water")
 LIMIT = 0.15
@@ -286,14 +285,10 @@ def main() -> None:
 
 def record(args: argparse.Namespace, rows: list[dict[str, object]]) -> None:
     """results/methods_cost.csv, written anew."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     about = {"network": args.network, "size": args.size, "batch": f"{args.batch}+{args.batch}", "device": args.device,
-             "threads": torch.get_num_threads(), "torch": torch.__version__, "commit": commit.stdout.strip(),
+             "threads": torch.get_num_threads(), "torch": torch.__version__, "commit": commit(),
              "command": "python " + " ".join(sys.argv)}  # fmt: skip
-    with Path("results/methods_cost.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *about], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, **about} for row in rows)
+    write(Path("results/methods_cost.csv"), [{**row, **about} for row in rows])
 
 
 if __name__ == "__main__":

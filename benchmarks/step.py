@@ -10,9 +10,7 @@ that a busy machine slows both; the medians are printed. Appends a row to result
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +25,7 @@ from semiseg.training.config import Config
 from semiseg.training.logs import Log
 from semiseg.training.loop import make_optimizer
 from semiseg.training.prepare import look, prepare
+from shared import commit, read, write
 
 
 def write_data(root: Path, side: int) -> None:
@@ -90,20 +89,14 @@ def measure(data: object, seconds: float) -> tuple[list[float], list[float], int
 
 def record(args: argparse.Namespace, rate: list[float], ratio: float) -> None:
     """A row for results/step.csv."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     path = Path("results/step.csv")
     row = {
-        "command": "python " + " ".join(sys.argv), "commit": commit.stdout.strip(), "network": args.network,
+        "command": "python " + " ".join(sys.argv), "commit": commit(), "network": args.network,
         "method": args.method, "size": args.size, "batch": args.batch, "threads": torch.get_num_threads(),
         "whole_images_per_s": round(rate[0], 1), "bare_images_per_s": round(rate[1], 1), "ratio": round(ratio, 3),
         "torch": torch.__version__,
     }  # fmt: skip
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    write(path, [*read(path), row])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,45 @@
+"""What the experiments have in common: the data sets, the commit that is noted, the CSV that is written."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from semiseg.compare.cells import commit
+from semiseg.data.synthetic import write_cells
+
+__all__ = ["SIZES", "commit", "folder", "read", "write"]
+
+SIZES: dict[str, dict[str, Any]] = {
+    "isic2018": {"resize": 64, "size": 64},
+    "camvid": {"resize": 96, "size": 64},
+    "cells": {"size": 64},
+    "vnc_em": {"resize": 256, "size": 96},
+    "covid_ct": {"resize": 128, "size": 96},
+}
+"""What images are resized to and cut into, in pixels, so that a cell takes minutes on two cores."""
+
+
+def folder(name: str, root: Path, runs: Path, *, labeled: int = 16, seed: int = 7) -> Path:
+    """The data set `root/name`; "cells" are made below `runs`, from other seeds than the demo's."""
+    if name != "cells":
+        return root / name
+    return write_cells(runs / "cells", labeled=labeled, unlabeled=240, val=60, test=120, size=96, seed=seed)
+
+
+def read(table: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV; none where there is no file."""
+    if not table.exists():
+        return []
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(table: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write a CSV anew; the first row names its columns."""
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
