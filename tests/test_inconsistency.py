@@ -155,14 +155,18 @@ def opencv(mask, side, erode):
 def test_morphology(erode, dilate):
     for seed in range(3):
         g = torch.Generator().manual_seed(seed)
-        labels = torch.stack([torch.zeros(2, 7, 6).long(), (torch.rand(2, 7, 6, generator=g) < 0.7).long()])
+        labels = torch.randint(3, (2, 7, 6), generator=g)
+        labels = torch.stack([labels, labels * (torch.rand(2, 7, 6, generator=g) < 0.5)])
         plain = inconsistency_mask(labels).inconsistent
         want = opencv(plain, erode, True) if erode > 1 else plain
         want = opencv(want, dilate, False) if dilate > 1 else want
         made = inconsistency_mask(labels, erode=erode, dilate=dilate)
         assert torch.equal(made.inconsistent, want)
         assert (made.label[want[:, 0]] == IGNORE).all() and (made.label[~want[:, 0]] != IGNORE).all()
-        assert (made.label[plain[:, 0] & ~want[:, 0]] == 0).all()  # freed: the smallest label, whoever is asked first
+        for b, y, x in (plain[:, 0] & ~want[:, 0]).nonzero().tolist():  # freed: what grows into it, or the smallest label
+            near = [(v, u) for v in range(max(0, y - 1), y + 2) for u in range(max(0, x - 1), x + 2)]
+            known = [int(labels[0, b, v, u]) for v, u in near if v < 7 and u < 6 and not plain[b, 0, v, u]]
+            assert int(made.label[b, y, x]) == max(known, default=0)
         turned = inconsistency_mask(labels.flip(0), erode=erode, dilate=dilate)
         assert torch.equal(made.label, turned.label)
 
@@ -175,6 +179,29 @@ def test_an_opening_drops_slivers_and_keeps_blocks_at_the_border():
     want = torch.zeros(8, 8).bool()
     want[:3, 5:] = True
     assert torch.equal(made.inconsistent[0, 0], want)
+
+
+def test_agreed_labels_grow_into_a_gap():
+    """By hand: a line of one pixel between classes 1 and 2 goes to 2, as later ids overwrite earlier ones."""
+    one = torch.tensor([1, 1, 0, 2, 2]).expand(1, 5, 5).clone()
+    two = one.clone()
+    two[:, :, 2] = 3
+    made = inconsistency_mask(torch.stack([one, two]), erode=3, dilate=3)
+    assert not made.inconsistent.any() and made.label[0, 0].tolist() == [1, 1, 2, 2, 2]
+    none = torch.full_like(one, IGNORE)  # members that agree on having no opinion teach nothing
+    none[:, :, 2], other = 0, none.clone()
+    other[:, :, 2] = 1
+    assert inconsistency_mask(torch.stack([none, other]), erode=3).label[0, 0].tolist() == [255, 255, 0, 255, 255]
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_overlapping_labels_grow_each_by_itself(labels):
+    """And a single one does not: its freed pixels are background."""
+    one = torch.tensor([1, 1, 0, 0, 0]).expand(1, labels, 5, 5).clone()
+    two = one.clone()
+    two[:, :, :, 2] = 1
+    made = inconsistency_mask(torch.stack([one, two]), erode=3, dilate=3)
+    assert not made.inconsistent.any() and made.label[0, 0, 0].tolist() == [1, 1, int(labels > 1), 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +223,9 @@ def test_refusals(labels, options, text):
     assert refused.value.exit == 2
 
 
-def test_bools_hold_the_fill():
+def test_small_types_hold_the_fill():
+    eight = inconsistency_mask(torch.tensor([[[[1, 1]]], [[[1, 0]]]], dtype=torch.int8))
+    assert eight.label.flatten().tolist() == [1, IGNORE]
     votes = torch.tensor([[[[[True, True]]]], [[[[True, False]]]]])
     assert inconsistency_mask(votes).label.flatten().tolist() == [1, IGNORE]
 

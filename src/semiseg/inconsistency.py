@@ -52,8 +52,9 @@ def inconsistency_mask(
     label is then the most frequent one, of equally frequent ones the smallest). reduce: "union" distrusts a pixel when
     any label channel is disputed (as in the paper), "channel" only that channel. fill: the label of inconsistent pixels.
     erode, dilate: kernel sides of an erosion and then a dilation of the inconsistent area (0 = off; equal sides make an
-    opening; [1] functions.py:2857); a disputed pixel that the erosion frees gets the smallest of the members' labels.
-    The order of the members never matters.
+    opening; [1] functions.py:2857). A disputed pixel that the erosion frees gets the largest label that is agreed upon
+    among its eight neighbours ([1] functions.py:3075, where classes grow over agreed pixels too); without such a neighbour, and
+    with one label alone as in [1], the smallest of the members' labels. The order of the members never matters.
 
     Raises Refusal for fewer than two members, an agreement outside 2..M, floating-point labels, or another shape.
     """
@@ -63,8 +64,8 @@ def inconsistency_mask(
         raise _usage("labels", f"have shape {tuple(labels.shape)}", "(M,B,H,W) class ids or (M,B,K,H,W) label channels")
     if labels.is_floating_point():
         raise _usage("labels", f"are {labels.dtype}".replace("torch.", ""), "class ids or 0/1: discretise first")
-    if labels.dtype == torch.bool:  # a bool could not hold the fill
-        labels = labels.to(torch.uint8)
+    if labels.dtype in (torch.bool, torch.int8):  # which could not hold the fill
+        labels = labels.to(torch.uint8 if labels.dtype == torch.bool else torch.int16)
     members = labels.shape[0]
     if members < 2:
         raise _usage("committee", f"has {members} member", "at least 2: one model cannot disagree with itself")
@@ -84,7 +85,9 @@ def inconsistency_mask(
     agree = agree if multilabel else agree.unsqueeze(1)
     if multilabel and reduce == "union":
         agree = agree.all(1, keepdim=True)
-    agree = ~_open(~agree, erode, dilate)
+    before, agree = agree, ~_open(~agree, erode, dilate)
+    if erode > 1 and not (multilabel and labels.shape[2] == 1):
+        label = _grown(label, before, agree & ~before, multilabel)
     blocked = ~(agree if multilabel else agree.squeeze(1))
     return Consensus(label.masked_fill(blocked, fill), agree)
 
@@ -107,6 +110,14 @@ def _open(mask: Tensor, erode: int, dilate: int) -> Tensor:
     if dilate > 1:
         x = _pool(x, dilate)
     return x > 0.5
+
+
+def _grown(label: Tensor, agree: Tensor, freed: Tensor, multilabel: bool) -> Tensor:
+    """The label, at freed pixels the largest agreed one within 3x3 if there is any."""
+    planes = label if multilabel else label.unsqueeze(1)
+    around = _pool(torch.where(agree & (planes != IGNORE), planes + 1.0, 0.0), 3)
+    planes = torch.where(freed & (around > 0), (around - 1).to(label.dtype), planes)
+    return planes if multilabel else planes.squeeze(1)
 
 
 def _pool(x: Tensor, side: int) -> Tensor:
@@ -200,13 +211,17 @@ class InconsistencyMask:
         return self.share >= 1 or float(torch.rand((), generator=clock.generator("share"))) < self.share
 
     def _consensus(self, planes: Planes, known: Tensor, valid: Tensor, own: Target | None) -> Target:
-        """The committee's belief in place of the method's; a method's own selection does not veto it."""
+        """The committee's belief in place of the method's; a method's own selection does not veto it.
+
+        Whoever has no belief of his own is told labels alone: their probabilities are (U,0,H,W).
+        """
         label = planes.label.masked_fill(planes.label == IGNORE, self.extra)
-        if label.ndim == 4:
+        if own is None:
+            prob = known.new_zeros((len(known), 0, *known.shape[2:]), dtype=torch.float32)
+        elif label.ndim == 4:
             prob = label.float()
         else:
-            classes = own.prob.shape[1] if own is not None else int(label.max()) + 1
-            prob = F.one_hot(label, classes).permute(0, 3, 1, 2).float()
+            prob = F.one_hot(label, own.prob.shape[1]).permute(0, 3, 1, 2).float()
         return Target(prob, label, known.float(), valid)
 
 
