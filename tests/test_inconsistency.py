@@ -163,7 +163,9 @@ def test_morphology(erode, dilate):
         made = inconsistency_mask(labels, erode=erode, dilate=dilate)
         assert torch.equal(made.inconsistent, want)
         assert (made.label[want[:, 0]] == IGNORE).all() and (made.label[~want[:, 0]] != IGNORE).all()
-        for b, y, x in (plain[:, 0] & ~want[:, 0]).nonzero().tolist():  # freed: what grows into it, or the smallest label
+        for b, y, x in (
+            (plain[:, 0] & ~want[:, 0]).nonzero().tolist()
+        ):  # freed: what grows into it, or the smallest label
             near = [(v, u) for v in range(max(0, y - 1), y + 2) for u in range(max(0, x - 1), x + 2)]
             known = [int(labels[0, b, v, u]) for v, u in near if v < 7 and u < 6 and not plain[b, 0, v, u]]
             assert int(made.label[b, y, x]) == max(known, default=0)

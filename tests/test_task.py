@@ -167,18 +167,19 @@ def test_categorical_sums_to_one(kind):
 
 
 def brute(kind, pairs):
-    """IoU and Dice by counting pixels one by one; the IM paper's mean over images."""
+    """IoU and Dice by counting pixels one by one; a class without true pixels says nothing, but in one image for labels."""
     names = tiny.NAMES[kind]
 
-    def iou(chosen, k):
-        hit = union = 0
+    def iou(chosen, k, predicted=False):
+        hit = union = there = 0
         for label, mask in chosen:
             planes = (label[k] == 1, mask[k] == 1, mask[k] != IGNORE) if kind != "multiclass" else (
                 label == k, mask == k, mask != IGNORE)  # fmt: skip
             for p, t, known in zip(*(x.flatten().tolist() for x in planes), strict=True):
                 hit += known and p and t
                 union += known and (p or t)
-        return hit / union if union else None
+                there += known and (t or (predicted and p))
+        return hit / union if there else None
 
     def mean(values):
         seen = [v for v in values if v is not None]
@@ -186,7 +187,8 @@ def brute(kind, pairs):
 
     ious = [iou(pairs, k) for k in range(len(names))]
     dices = [None if v is None else 2 * v / (1 + v) for v in ious]
-    per_image = [mean([iou([pair], k) for k in range(len(names))]) for pair in pairs]
+    labels = kind != "multiclass"
+    per_image = [mean([iou([pair], k, labels) for k in range(len(names))]) for pair in pairs]
     per_class = {n: {"iou": i, "dice": d} for n, i, d in zip(names, ious, dices, strict=True)}
     return {"miou": mean(ious), "dice": mean(dices), "iou_per_image": mean(per_image), "per_class": per_class}
 
@@ -231,6 +233,37 @@ def test_an_absent_class_is_none_and_left_out():
     got = metrics.compute()
     assert row == {"a": 1.0, "b": 1.0, "c": None} and got["per_class"]["c"] == {"iou": None, "dice": None}
     assert got["miou"] == got["dice"] == got["iou_per_image"] == 1
+
+
+def test_what_is_predicted_only_does_not_score_a_class(kind):
+    """The last class is in no mask and in one prediction: it is left out, as it is where nobody predicts it."""
+    task = tiny.task_of(kind)
+    k, wrong = task.channels, task.metrics()
+    shape = (k, 1, 3) if task.multilabel else (1, 3)
+    mask, label = (torch.zeros(shape, dtype=torch.uint8) for _ in range(2))
+    if kind == "multiclass":
+        mask[0, 1] = label[0, 1] = 1
+        label[0, 2] = k - 1
+        want = (1 / 2 + 1) / 2
+    else:
+        mask[: k - 1, 0, 0] = label[: k - 1, 0, 0] = label[k - 1, 0, 2] = 1
+        want = 1 if k > 1 else None
+    wrong.update(label if task.multilabel else label.long(), mask)
+    got = wrong.compute()
+    assert got["miou"] == want and got["per_class"][task.names[-1]] == {"iou": None, "dice": None}
+    assert got["iou_per_image"] == (want if kind == "multiclass" else (k - 1) / k)
+
+
+def test_iou_per_image_of_classes_is_the_papers():
+    """Facts of the IM paper's code: classes of the image's own truth. Image 1 is all class 0 and a tenth is called 1."""
+    metrics = Multiclass(["a", "b"]).metrics()
+    one, two = torch.zeros(1, 10, dtype=torch.long), torch.ones(1, 10, dtype=torch.long)
+    called = one.clone()
+    called[0, 0] = 1
+    assert metrics.update(called, one) == {"a": 0.9, "b": None}
+    metrics.update(two, two)
+    assert metrics.compute()["iou_per_image"] == pytest.approx((0.9 + 1) / 2)
+    assert metrics.compute()["miou"] == pytest.approx((0.9 + 10 / 11) / 2)
 
 
 def test_a_target_of_classes_knows_its_confidence(kind):

@@ -53,8 +53,8 @@ def inconsistency_mask(
     any label channel is disputed (as in the paper), "channel" only that channel. fill: the label of inconsistent pixels.
     erode, dilate: kernel sides of an erosion and then a dilation of the inconsistent area (0 = off; equal sides make an
     opening; [1] functions.py:2857). A disputed pixel that the erosion frees gets the largest label that is agreed upon
-    among its eight neighbours ([1] functions.py:3075, where classes grow over agreed pixels too); without such a neighbour, and
-    with one label alone as in [1], the smallest of the members' labels. The order of the members never matters.
+    among its eight neighbours ([1] functions.py:3075, where classes grow over agreed pixels too); without such a
+    neighbour, and with one label alone as in [1], the smallest of the members' labels. The members' order never matters.
 
     Raises Refusal for fewer than two members, an agreement outside 2..M, floating-point labels, or another shape.
     """

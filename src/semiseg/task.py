@@ -197,9 +197,10 @@ class Multilabel(Task):
 class Metrics:
     """IoU and Dice from the pooled confusion matrix (torchmetrics), and the IM paper's mean over images.
 
-    Classes absent from both truth and prediction are left out of every mean and reported as None. For binary and
-    multi-label tasks the means run over the label channels; background is no class there. `iou_per_image`: for each
-    image the mean IoU over the classes (labels) present in its truth or prediction, then the mean over images.
+    A class without a pixel in the truth of all images is None and left out of the means, whatever was predicted: one false
+    pixel would score it 0. For binary and multi-label tasks the means run over the label channels; background is no class
+    there. `iou_per_image`: for each image the mean IoU over the classes in its truth (labels: in its truth or prediction),
+    then the mean over images.
     """
 
     def __init__(self, task: Task) -> None:
@@ -212,13 +213,13 @@ class Metrics:
         self.total = torch.zeros((task.channels, 2, 2) if task.multilabel else (classes, classes), dtype=torch.int64)
 
     def update(self, label: Tensor, mask: Tensor) -> dict[str, float | None]:
-        """Add one image: predicted label and mask, (H,W) or (K,H,W), on any device. Returns this image's IoU per class."""
+        """Add one image: predicted label and mask, (H,W) or (K,H,W), on any device. Returns the IoUs of `iou_per_image`."""
         if self.task.multilabel:
             matrix = torch.stack([self._count(p, m) for p, m in zip(label, mask, strict=True)])
         else:
             matrix = self._count(label, mask)
         self.total += matrix
-        iou, _ = _scores(matrix, self.task.multilabel)
+        iou, _ = _scores(matrix, self.task.multilabel, predicted=self.task.multilabel)
         seen = [v for v in iou if v is not None]
         if seen:
             self.per_image.append(sum(seen) / len(seen))
@@ -230,7 +231,7 @@ class Metrics:
         return self.matrix.confmat.cpu().long()
 
     def compute(self) -> dict[str, Any]:
-        """{"miou", "dice", "iou_per_image", "per_class": {name: {"iou", "dice"}}}; None where nothing can be scored."""
+        """{"miou", "dice", "iou_per_image", "per_class": {name: {"iou", "dice"}}}; None where the truth has nothing."""
         iou, dice = _scores(self.total, self.task.multilabel)
         per_class = {n: {"iou": i, "dice": d} for n, i, d in zip(self.task.names, iou, dice, strict=True)}
         return {
@@ -241,15 +242,21 @@ class Metrics:
         }
 
 
-def _scores(matrix: Tensor, multilabel: bool) -> tuple[list[float | None], list[float | None]]:
-    """IoU and Dice per class from (K,K), or per label from (K,2,2); rows are the truth."""
+def _scores(
+    matrix: Tensor, multilabel: bool, predicted: bool = False
+) -> tuple[list[float | None], list[float | None]]:
+    """IoU and Dice per class from (K,K), or per label from (K,2,2); rows are the truth. None where it has no pixel.
+
+    predicted: what was predicted only is scored (0) as well.
+    """
     m = matrix.double()
     if multilabel:
-        hit, union = m[:, 1, 1], m[:, 1, 1] + m[:, 0, 1] + m[:, 1, 0]
+        hit, there, claimed = m[:, 1, 1], m[:, 1].sum(-1), m[:, :, 1].sum(-1)
     else:
-        hit = m.diagonal()
-        union = m.sum(0) + m.sum(1) - hit
-    iou = [float(h / u) if u > 0 else None for h, u in zip(hit, union, strict=True)]
+        hit, there, claimed = m.diagonal(), m.sum(1), m.sum(0)
+    union = there + claimed - hit
+    scored = union if predicted else there
+    iou = [float(h / u) if n > 0 else None for h, u, n in zip(hit, union, scored, strict=True)]
     dice = [None if v is None else 2 * v / (1 + v) for v in iou]
     return iou, dice
 
@@ -260,5 +267,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def make_task(kind: str, names: Sequence[str], loss: str = "ce+dice", kept: float = losses.OHEM_KEPT) -> Task:
-    """`binary`, `multilabel` → Multilabel; `multiclass` → Multiclass."""
+    """`binary`, `multilabel` → Multilabel; `multiclass` → Multiclass. loss=paper: the IM paper's for the kind."""
+    if loss == "paper":
+        loss = "ce" if kind == "multiclass" else "mse"
     return (Multiclass if kind == "multiclass" else Multilabel)(names, loss, kept)

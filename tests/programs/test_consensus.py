@@ -60,7 +60,7 @@ def test_planes_are_the_inconsistency_mask_of_the_members_labels(asked, rule):
 def test_the_average_is_trusted_everywhere(asked):
     session, networks = asked
     data = session.data
-    stored = consensus(session, networks, "c", Rule(mean=True))
+    stored = consensus(session, networks, "c", Rule("mean"))
     assert (stored.planes[1] == 1).all() and stored.share > 0  # the disagreement is still reported
     for i in range(len(data.unlabeled)):
         image = data.units.apply(data.unlabeled.image(i)).unsqueeze(0)

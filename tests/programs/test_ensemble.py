@@ -1,24 +1,44 @@
 """The committee's average as a teacher: the same program as `im` without the mask."""
 
 import pytest
+import torch
 
 import semiseg
 import tiny
 from semiseg.errors import Refusal
 from semiseg.methods import arguments
-from semiseg.programs.consensus import Rule, load
+from semiseg.programs._generations import Generations
+from semiseg.programs.consensus import Rule, consensus, load
 from semiseg.programs.ensemble import Ensemble
 from semiseg.programs.im import IM
 
 
 def test_it_differs_from_im_in_the_rule_alone(prepared, tmp_path):
     ours, masks = Ensemble(), IM()
-    assert ours.rule() == Rule(mean=True) and masks.rule() == Rule()
+    assert ours.rule() == Rule("mean") and masks.rule() == Rule()
     assert (ours.members, ours.generations, ours.students) == (masks.members, masks.generations, masks.students)
     for method in ("supervised", "fixmatch"):
         session = tiny.session(tmp_path, prepared("binary"), method=method)
         assert vars(ours.refiner(session)) == vars(masks.refiner(session))
     assert arguments(Ensemble).items() <= arguments(IM).items()
+
+
+def test_the_papers_vote(prepared, tmp_path, monkeypatch):
+    """Binary sets: intersection, which is im's label before blocking (0 at inconsistent pixels); others: the mean."""
+    monkeypatch.setattr(Generations, "run", lambda self, session: self.rule())
+    for kind, vote in (("binary", "intersection"), ("multiclass", "mean"), ("multilabel", "mean")):
+        session = tiny.session(tmp_path, prepared(kind))
+        assert Ensemble(preset="paper").run(session) == Rule(vote) and Ensemble().run(session) == Rule("mean")
+    session = tiny.session(tmp_path, prepared("binary"))
+    networks = [tiny.Pixelwise(1, 1).eval() for _ in range(3)]
+    for cut, network in zip((0.3, 0.5, 0.7), networks, strict=True):  # of the images' brightness
+        weight, bias = network.parameters()
+        torch.nn.init.ones_(weight)
+        torch.nn.init.constant_(bias, -cut * weight[0].numel())
+    ours, masks = (consensus(session, networks, rule.vote, rule) for rule in (Rule("intersection"), Rule()))
+    agree = masks.planes[1] == 1
+    assert agree.any() and (~agree).any() and (ours.planes[1] == 1).all()
+    assert torch.equal(ours.planes[0], masks.planes[0].masked_fill(~agree, 0))
 
 
 def test_one_model_is_no_ensemble():

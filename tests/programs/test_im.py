@@ -58,7 +58,7 @@ def test_the_papers_preset(prepared, tmp_path):
 
 def test_switches_that_need_others():
     for arguments, text in (
-        ({"label": "background", "route": "online"}, "never does"),
+        ({"label": "background", "route": "online"}, "never teaches"),
         ({"disc_weight": 2.0}, "discs=LABEL"),
     ):
         with pytest.raises(Refusal, match=text):
@@ -67,7 +67,7 @@ def test_switches_that_need_others():
 
 def test_switches_of_the_mask():
     rule = IM(members=4, agreement=3, reduce="channel", erode=3, dilate=5).rule()
-    assert rule == Rule(False, 3, "channel", 3, 5)
+    assert rule == Rule("consensus", 3, "channel", 3, 5)
 
 
 def test_supervised_has_no_belief_to_refine_online(prepared, tmp_path, folders):
@@ -164,11 +164,10 @@ def test_around_another_method_there_is_a_baseline(folders, tmp_path):
 
 def test_the_papers_preset_in_a_whole_run(kind, folders, tmp_path):
     """A pool of 6 labeled and at most 5 others, four images a step: the stream is the same, the shares are not."""
-    loss = "ce" if kind == "multiclass" else "mse"
-    options = {**SMALL, "steps": 4, "loss": loss, "augment": "none"}
+    options = {**SMALL, "steps": 4, "batch": 4}
     sets = ["im.preset=paper", "im.members=2", *(["im.discs=alive"] if kind == "multilabel" else [])]
     summary = semiseg.train(folders[kind], tmp_path / "r", method="im", sets=sets, **options)
-    assert not [w for w in summary["warnings"] if "preset paper" in w]
+    assert not [w for w in summary["warnings"] if "preset=paper" in w]
     first, student = (result(tmp_path / "r", f"generation-{g}/member-0") for g in (0, 1))
     assert first["first_batch"] == student["first_batch"] and student["images_forwarded"] == 4 * 4
     assert summary["generations"][1]["members"][0]["val"] is not None

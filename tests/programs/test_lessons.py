@@ -1,6 +1,7 @@
 """What students draw: pools, gates, discs, growing networks, noise; and that nobody else's training changes."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +13,14 @@ from semiseg.data.sampler import Drawing
 from semiseg.errors import Refusal
 from semiseg.inconsistency import InconsistencyMask
 from semiseg.networks.base import parameters_count
+from semiseg.programs._generations import PAPER
 from semiseg.programs._lessons import grown, noise, noised, pooled, rows_of, school
 from semiseg.programs._tasks import ExtraClass, Weighted
 from semiseg.programs.consensus import Rule, Stored, consensus, load
 from semiseg.programs.im import IM
+from semiseg.programs.im_plus import IMPlus
 from semiseg.programs.train import configure
+from semiseg.task import make_task
 from semiseg.training.loop import make_optimizer
 
 
@@ -50,9 +54,9 @@ def test_the_school_changes_what_students_draw_and_nothing_else(prepared, tmp_pa
 
 
 def test_a_pool_holds_both_kinds_by_their_numbers(prepared, tmp_path):
-    """6 labeled, 5 unlabeled of which some come several times: batches of 8 + 8, weight = others / labeled."""
+    """6 labeled, 5 unlabeled of which some come several times: batches of 16, weight = others / labeled."""
     data = prepared("binary")
-    session = tiny.session(tmp_path, data, batch=8, unlabeled_batch=8, method_args={"weight": 2.0})
+    session = tiny.session(tmp_path, data, batch=16, unlabeled_batch=16, method_args={"weight": 2.0})
     for number, clean, others in (
         ([1, 1, 1, 1, 1], False, 5),
         ([5, 0, 5, 5, 5], False, 20),
@@ -73,7 +77,7 @@ def test_every_image_of_a_pool_counts_as_much(prepared, tmp_path):
     """The gradient of the pooled loss is the mean over all images of the batch, labeled or not."""
     data = prepared("binary")
     data = replace(data, task=tiny.task_of("binary", "mse"))
-    session = tiny.session(tmp_path, data, batch=8, unlabeled_batch=8)
+    session = tiny.session(tmp_path, data, batch=16)
     made = pooled(session, Drawing(torch.tensor([6, 6, 6, 0, 0])))  # 6 and 18 images: 4 and 12 of a batch
     method = made.data.method()
     method.refine = InconsistencyMask(background=True)
@@ -175,9 +179,6 @@ def test_noise_grows_and_stops_growing(prepared, tmp_path):
     assert noised(tiny.session(tmp_path, prepared("binary")), 2, Drawing()).geometry is None
 
 
-PAPER = {"loss": "mse", "optimizer": "adamw", "lr": 0.003, "weight_decay": 1e-4 / 0.003, "network": "unet1x1:0.5"}
-
-
 @pytest.mark.parametrize(("network", "channels", "classes", "count"), [
     ("unet1x1:0.5", 3, 1, 171_561), ("unet1x1:1.0", 1, 3, 681_683), ("unet1x1:1.0", 3, 9, 681_817),
 ])  # fmt: skip
@@ -187,11 +188,14 @@ def test_parameters_of_the_papers_networks(network, channels, classes, count):
     assert parameters_count(build(network, channels, classes)) == count
 
 
+def asked(tmp_path, *sets, method="im", **options):
+    return configure({"data": str(tmp_path), "method": method, **options}, list(sets), None, {})
+
+
 def test_the_papers_optimiser(prepared, tmp_path):
-    """A step with zero gradient scales every parameter, biases and norms included, by 1 - 1e-4."""
-    sets = [f"{k}={v}" for k, v in PAPER.items()]
-    config = configure({"data": str(tmp_path), "method": "im"}, [*sets, "im.preset=paper"], None, {})
-    assert config.program_args == {"preset": "paper"} and config.loss == "mse"
+    """The preset alone: a step with zero gradient scales every parameter, biases and norms included, by 1 - 1e-4."""
+    config = asked(tmp_path, "im.preset=paper")
+    assert (config.schedule, config.lr_warmup, config.clip, config.average) == ("constant", 0, 0, 0)
     method = tiny.session(tmp_path, prepared("binary")).data.method()
     with torch.no_grad():
         for p in method.parameters():
@@ -205,17 +209,51 @@ def test_the_papers_optimiser(prepared, tmp_path):
         torch.testing.assert_close(p.detach(), old * (1 - 1e-4), rtol=1e-6, atol=1e-8)
 
 
-def test_preset_paper_says_where_it_is_not_the_papers(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr("semiseg.programs._generations.Generations.run", lambda self, session: None)
+def test_adam_as_in_keras(tmp_path):
+    """By hand, one parameter, gradient g = 1e-7: m / (root of v + eps) = 1e-7 / (1e-7 + 1e-7), so half a step of 3e-3."""
+    one = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    method = SimpleNamespace(groups=lambda: [{"params": [one]}])
+    optimizer = make_optimizer(method, asked(tmp_path, "im.preset=paper"))
+    one.grad = torch.full_like(one, 1e-7)
+    optimizer.step()
+    assert one.item() == pytest.approx(-3e-3 / 2, rel=1e-6)
+
+
+def test_the_preset_yields_to_what_is_typed_and_to_nothing_else(tmp_path):
+    plain, paper = asked(tmp_path), asked(tmp_path, "im.preset=paper", "clip=1", lr=0.01, augment="default")
+    assert (paper.clip, paper.lr, paper.augment, paper.eps) == (1, 0.01, "default", 1e-7)
+    changed = {k for k, v in plain.to_json().items() if paper.to_json()[k] != v}
+    assert changed == {"loss", "lr", "weight_decay", "eps", "schedule", "lr_warmup", "program_args"}
+    again = configure({"data": str(tmp_path), "method": "im"}, ["im.preset=paper"], None, paper.to_json())
+    assert again == paper  # resumed: what was typed the first time stays
+    assert asked(tmp_path, "aim_plus.preset=paper", method="aim_plus").augment == "default"
+    assert asked(tmp_path, "ensemble.preset=paper", method="ensemble").loss == "paper"
+
+
+@pytest.mark.parametrize(("kind", "loss"), [("binary", "mse"), ("multilabel", "mse"), ("multiclass", "ce")])
+def test_the_papers_loss(kind, loss):
+    assert make_task(kind, tiny.NAMES[kind], "paper").loss == loss
+
+
+def test_preset_paper_says_where_it_is_not_the_papers(prepared, tmp_path):
     for kind, loss in (("binary", "mse"), ("multiclass", "ce")):
         data = prepared(kind)
-        session = tiny.session(tmp_path, data)
-        IM(preset="paper").run(session)
-        assert len(session.warnings) == 1 and f"loss={loss}" in session.warnings[0]
-        session = tiny.session(tmp_path, replace(data, task=tiny.task_of(kind, loss)), augment="none")
-        IM(preset="paper").run(session)
-        IM().run(tiny.session(tmp_path, data))
-        assert not session.warnings
+        said = IM(preset="paper").deviations(tiny.session(tmp_path, data))
+        assert len(said) == 1 and "loss=ce+dice (there paper)" in said[0] and "augment=default (there none)" in said[0]
+        for typed in ("paper", loss):
+            session = tiny.session(tmp_path, replace(data, task=tiny.task_of(kind, loss)), **{**PAPER, "loss": typed})
+            assert not IM(preset="paper").deviations(session)
+        assert not IM().deviations(tiny.session(tmp_path, data))
+
+
+def test_arguments_that_could_do_nothing_say_so(prepared, tmp_path):
+    session = tiny.session(tmp_path, prepared("multiclass"), method="fixmatch")
+    assert "for overlapping labels" in IM(reduce="channel").deviations(session)[0]
+    assert "for supervised students" in IM(draw="pool").deviations(session)[0]
+    assert not IM(reduce="channel").deviations(tiny.session(tmp_path, prepared("multilabel")))
+    with pytest.raises(Refusal, match="share is about the committee's label"):
+        IM(route="online", share=0.5)
+    assert IMPlus(networks="unet1x1:0.25,unet1x1:0.5").grow == 0 and IMPlus().grow == 0.25
 
 
 def test_a_rule_is_what_it_was():

@@ -13,7 +13,7 @@ NETWORKS = {
 SCENES = {"weights": "imagenet", "turn": False}
 SGD = SCENES | {"optimizer": "sgd", "weight_decay": 1e-4, "schedule": "poly", "lr_warmup": 0, "clip": 0}
 ADAMW = {**SGD, "optimizer": "adamw", "weight_decay": 0.01}
-SCRATCH = {"optimizer": "adamw", "weight_decay": 0.0333, "schedule": "constant", "lr_warmup": 0, "clip": 0}
+SCRATCH = {"optimizer": "adamw", "weight_decay": 0.0333, "schedule": "constant", "lr_warmup": 0, "clip": 0, "eps": 1e-7}
 
 SHORT = {
     "@ohem769": "ohem_kept=.0846",
@@ -263,7 +263,7 @@ def _study(data, net, size, loss, budget):
     if data != "hela":
         base["resize"] = int(size)
     alone = base | {"method": "supervised", "batch": 32, "epochs": 50}
-    pool = base | {"batch": 3, "unlabeled_batch": 29} | _budget(budget)
+    pool = base | {"batch": 32} | _budget("56e" if data == "hela" else budget)
     full = alone | {"oracle": True}
     ten = {"augment": "default", "epochs": 500, "turn": data in ("isic", "hela")}
     loops = {"members": 2, "generations": 5, "students": 5}
@@ -275,5 +275,6 @@ def _study(data, net, size, loss, budget):
         f"scratch-{data}-full-augmented": full | ten,
         f"scratch-{data}-im": pool
         | {"method": "im", "im.preset": "paper", **{f"im.{k}": v for k, v in loops.items()}, **discs},
-        f"scratch-{data}-ensemble": pool | {"method": "ensemble", **{f"ensemble.{k}": v for k, v in loops.items()}},
+        f"scratch-{data}-ensemble": pool
+        | {"method": "ensemble", "ensemble.preset": "paper", **{f"ensemble.{k}": v for k, v in loops.items()}},
     }

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from semiseg.networks import build
-from semiseg.training.config import read_recipe
+from semiseg.training.recipe import read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 NAMES = sorted({found[key] for found in map(read_recipe, RECIPES) for key in ("network", "senior") if key in found})

@@ -21,7 +21,7 @@ from semiseg.methods.fixmatch import FixMatch
 from semiseg.methods.maskmatch import MaskMatch
 from semiseg.networks import build
 from semiseg.programs.train import configure
-from semiseg.training.config import read_recipe
+from semiseg.training.recipe import read_recipe
 
 RECIPES = {p.stem: p for p in sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))}
 ROWS = table.rows()

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from semiseg import storage
-from semiseg.errors import DATA, USAGE, Problem, Refusal
+from semiseg.data.sampler import Drawing
+from semiseg.errors import DATA, USAGE, Problem, Refusal, nearest
 from semiseg.inconsistency import InconsistencyMask
 from semiseg.methods.base import Refiner
+from semiseg.programs._lessons import pooled, school
 from semiseg.programs.base import Outcome, Program, baseline
 from semiseg.programs.consensus import Rule, Stored, consensus, on_device
 from semiseg.programs.diagnostics import class_shares, collapse, quality
 from semiseg.programs.given import given_consensus, ready
 from semiseg.programs.session import Member, Session
+from semiseg.task import make_task
 
 FIRST = "generation-1/consensus"  # the opinion of generation 0, or of a given committee in its place
+PAPER = {
+    "loss": "paper", "augment": "none", "optimizer": "adamw", "lr": 0.003, "weight_decay": 1e-4 / 0.003, "eps": 1e-7,
+    "schedule": "constant", "lr_warmup": 0.0, "clip": 0.0, "average": 0.0,
+}  # fmt: skip
+"""Training as in the IM paper, for preset=paper. It takes 1e-4 off every weight a step; here the rate multiplies it."""
+PRESETS, DRAWS = ("default", "paper"), ("even", "pool")
 
 
 class Generations(Program):
@@ -27,6 +37,9 @@ class Generations(Program):
     fold of them. bootstrap: from labels drawn with replacement. snapshots: one model at several moments of its training.
     networks: a name per member, with commas. patience: generations in a row that may fail to be better on val before no
     more are trained; the best is shipped all the same. A committee given by --committee takes the place of generation 0's.
+    preset: default, or paper, which trains as the paper does (`PAPER`) where nobody says otherwise. share: of the steps in
+    which the consensus is the target; 0 = all for supervised, half of them for other methods. draw: even (1:1 with labeled
+    images), or pool (every image counts as much, batches of --batch in all); empty is the preset's (paper: pool).
     Subclasses say what the committee's opinions become (`rule`) and what students make of it (`refiner`).
     """
 
@@ -39,17 +52,39 @@ class Generations(Program):
         members_by: str = "seed",
         networks: str = "",
         patience: int = 1,
+        preset: str = "default",
+        share: float = 0.0,
+        draw: str = "",
     ) -> None:
+        self.choose("preset", preset, PRESETS)
+        self.choose("draw", draw, ("", *DRAWS))
+        if not 0 <= share <= 1:
+            raise self.wrong("share", f"is {share}", expected="0 to 1; 0 is the default")
         if members < 2:
-            expected = "at least 2: one model cannot disagree with itself"
-            raise Refusal(Problem("C02", f"{self.name}.members", f"is {members}", expected=expected), USAGE)
+            raise self.wrong("members", f"is {members}", expected="at least 2: one model cannot disagree with itself")
         if generations < 1 or students < 1:
             found = f"is {generations} with {students} students"
-            raise Refusal(Problem("C02", f"{self.name}.generations", found, expected="at least 1 of both"), USAGE)
+            raise self.wrong("generations", found, expected="at least 1 of both")
         if patience < 1:
-            raise Refusal(Problem("C02", f"{self.name}.patience", f"is {patience}", expected="at least 1"), USAGE)
+            raise self.wrong("patience", f"is {patience}", expected="at least 1")
         self.generations, self.students, self.patience = generations, students, patience
+        self.preset, self.share, self.draw = preset, share, draw or DRAWS[preset == "paper"]
         self.unlike(members, members_by, networks)
+
+    def wrong(self, key: str, found: str, fix: str = "", expected: str = "") -> Refusal:
+        """An argument that cannot be."""
+        return Refusal(Problem("C02", f"{self.name}.{key}", found, fix, expected), USAGE)
+
+    def choose(self, key: str, value: str, options: Sequence[str]) -> None:
+        """Refuse a word that is not among `options`, with the nearest one that is."""
+        if value not in options:
+            found = f"is '{value}'. {nearest(value, options)}".strip()
+            raise self.wrong(key, found, expected=" or ".join(o for o in options if o))
+
+    @classmethod
+    def defaults(cls, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The paper's training with the paper's preset."""
+        return dict(PAPER) if args.get("preset") == "paper" else {}
 
     @property
     def models(self) -> int:
@@ -61,8 +96,9 @@ class Generations(Program):
         return Rule()
 
     def refiner(self, session: Session) -> Refiner:
-        """How planes enter a student's step."""
-        return InconsistencyMask()
+        """How planes enter a student's step: as its target, in `share` of the steps."""
+        supervised = not session.data.method().uses_unlabeled
+        return InconsistencyMask(label="consensus", share=self.share or (1.0 if supervised else 0.5))
 
     def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:
         """What the committee says about every unlabeled image, stored in `folder` of the run."""
@@ -73,7 +109,16 @@ class Generations(Program):
 
     def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
         """What students of a generation are trained with: a session with its data and configuration, and planes."""
-        return session, on_device(stored.planes, session.data.unlabeled)
+        taught = self.school(session, self.drawing(session, generation, stored))
+        return taught, on_device(stored.planes, session.data.unlabeled)
+
+    def drawing(self, session: Session, generation: int, stored: Stored) -> Drawing:
+        """How students draw unlabeled images: each of them once in a pass."""
+        return Drawing()
+
+    def school(self, session: Session, drawing: Drawing) -> Session:
+        """The session of students that draw so."""
+        return (pooled if self.draw == "pool" else school)(session, drawing)
 
     def run(self, session: Session) -> Outcome:
         """Generation 0, then consensus and students for every further one."""
@@ -81,6 +126,7 @@ class Generations(Program):
         if not len(data.unlabeled):
             fix = "put images without masks into unlabeled/, or train with --method supervised"
             raise Refusal(Problem("D32", data.config.data, "has no unlabeled images", fix), DATA)
+        session.warnings += self.deviations(session)
         refiner = self.refiner(session)
         committee, base = self._first(session)
         model, why, folder = session.best(committee), "generation 0 is the best on val", ""
@@ -108,6 +154,22 @@ class Generations(Program):
             if failed >= self.patience:
                 break
         return Outcome(model, ensemble if len(ensemble) > 1 else [model], why, base, folder)
+
+    def deviations(self, session: Session) -> list[str]:
+        """Where preset=paper is not what the paper does, and a pool that cannot be."""
+        config, said = session.data.config, []
+        if self.draw == "pool" and session.data.method().uses_unlabeled:
+            said.append(
+                f"draw=pool is for supervised students: {config.method} draws labeled and unlabeled images apart."
+            )
+        if self.preset == "paper":
+            loss = make_task(session.data.classes.kind, session.data.task.names, "paper").loss
+            mine = {k: getattr(config, k) for k in PAPER} | (
+                {"loss": "paper"} if session.data.task.loss == loss else {}
+            )
+            others = [f"{k}={v} (there {PAPER[k]})" for k, v in mine.items() if v != PAPER[k]]
+            said += [f"preset=paper trains otherwise than the paper: {', '.join(others)}."] if others else []
+        return said
 
     def _first(self, session: Session) -> tuple[list[Member], Member | None]:
         """Generation 0 and the labels-only baseline. Beside a given committee the baseline is all that is trained."""

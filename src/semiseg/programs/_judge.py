@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from semiseg.networks.evalnet import EvalNet
 from semiseg.programs.consensus import opinions
 from semiseg.programs.session import Member, Session
 from semiseg.task import Task
+from semiseg.training.config import Config
 from semiseg.training.evaluate import images
 from semiseg.training.signals import STOP, Stopped
 
@@ -102,10 +104,13 @@ def judge_of(session: Session, members: list[Member]) -> Judge:
     torch.manual_seed(seed_of(data.config.seed, "evalnet"))
     network = EvalNet(data.checked.channels, data.task.channels, 1.0 if data.task.channels == 1 else 2.0).to(device)
     if not storage.is_sealed(path):
+        start = time.monotonic()
         with session.log.timed("evalnet"), session.log.bar("evalnet", data.config.steps) as bar:
             pairs, typical = _pairs(session, members)
             error = _train(network, pairs, session, bar)
-        about = {"typical": typical, "error": error, "val_images": len(pairs.image), "pairs": len(pairs.row)}
+        about = {"typical": typical, "error": error, "val_images": len(pairs.image), "pairs": len(pairs.row),
+                 "seconds": round(time.monotonic() - start, 3),
+                 "images_forwarded": data.config.steps * _batch(data.config)}  # fmt: skip
         storage.save_folder(
             path, {"weights.safetensors": network.state_dict(), "result.json": json.dumps(about)}, about
         )
@@ -113,6 +118,7 @@ def judge_of(session: Session, members: list[Member]) -> Judge:
     storage.verify(path)
     network.load_state_dict(storage.read_tensors(path / "weights.safetensors"))
     about = storage.read_json(path / "result.json")
+    session.beside[FOLDER] = {k: about.get(k, 0) for k in ("seconds", "images_forwarded")}
     if about["val_images"] < 20:
         session.warnings.append(f"EvalNet learned to judge masks from {about['val_images']} val images only.")
     return Judge(network.to(device).eval(), data.task, data.config.size, about["typical"])
@@ -152,6 +158,11 @@ def _some(votes: Tensor, task: Task, generator: torch.Generator) -> Tensor:
     return inconsistency_mask(votes[chosen.to(votes.device)], task, erode=erode, dilate=dilate).label[0]
 
 
+def _batch(config: Config) -> int:
+    """Pairs in a step."""
+    return max(2, config.batch)
+
+
 def _train(network: EvalNet, pairs: _Pairs, session: Session, bar: Any) -> float | None:
     """As many steps as a member; the weights with the smallest error on every fourth image, where there are 8 or more."""
     config, turn = session.data.config, session.data.turn
@@ -160,7 +171,7 @@ def _train(network: EvalNet, pairs: _Pairs, session: Session, bar: Any) -> float
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
     best: tuple[float, dict[str, Tensor]] | None = None
     for step in range(config.steps):
-        chosen = learn[indices(step, max(2, config.batch), len(learn), config.seed, "evalnet")]
+        chosen = learn[indices(step, _batch(config), len(learn), config.seed, "evalnet")]
         image, mask = _augmented(pairs, chosen, turn, generator_of(config.seed, "evalnet", "views", step))
         iou, seen = network.train()(image, mask)
         loss = F.mse_loss(iou.sigmoid(), pairs.iou[chosen])

@@ -41,8 +41,9 @@ def school(session: Session, drawing: Drawing, **changes: Any) -> Session:
 def pooled(session: Session, drawing: Drawing) -> Session:
     """Labeled and consensus images as one pool: each counts as much as any other, whichever kind it is of.
 
-    A batch holds both kinds in the proportion of their numbers (at least one of each), and the consensus term is
-    weighted by that proportion. Methods with unlabeled terms of their own have no such pool: they draw as ever.
+    A batch, of `config.batch` images in all, holds both kinds in the proportion of their numbers (at least one of each),
+    and the consensus term is weighted by that proportion. Methods with unlabeled terms of their own have no such pool: they
+    draw as ever.
     """
     data, config = session.data, session.data.config
     method = data.method()
@@ -52,7 +53,7 @@ def pooled(session: Session, drawing: Drawing) -> Session:
     if number is None:
         number = torch.ones(len(data.unlabeled), dtype=torch.int64)
     others = int((number + (number > 0) * int(drawing.clean)).sum())
-    batch = config.batch + config.unlabeled_batch
+    batch = max(2, config.batch)
     labeled = min(max(1, round(batch * len(data.labeled) / (len(data.labeled) + others))), batch - 1)
     weight = method.weight * others / len(data.labeled)
     shares = replace(config, batch=labeled, unlabeled_batch=batch - labeled,

@@ -5,9 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from semiseg.errors import USAGE, Problem, Refusal
-from semiseg.inconsistency import InconsistencyMask
-from semiseg.methods.base import Refiner
 from semiseg.programs._generations import FIRST, Generations
 from semiseg.programs.consensus import Rule, Stored, consensus_by, opinions
 from semiseg.programs.session import Member, Session
@@ -18,21 +15,21 @@ class OneTeacher(Generations):
     """Its labels are trusted at every pixel. members: of a generation; the best on val teaches, else the first."""
 
     def __init__(
-        self, *, members: int = 1, generations: int = 1, students: int = 1, share: float = 0.0, patience: int = 1
+        self,
+        *,
+        members: int = 1,
+        generations: int = 1,
+        students: int = 1,
+        patience: int = 1,
+        preset: str = "default",
+        share: float = 0.0,
+        draw: str = "",
     ) -> None:
         if members < 1:
-            raise Refusal(Problem("C02", f"{self.name}.members", f"is {members}", expected="at least 1"), USAGE)
-        if not 0 <= share <= 1:
-            raise Refusal(
-                Problem("C02", f"{self.name}.share", f"is {share}", expected="0 to 1; 0 is the default"), USAGE
-            )
-        super().__init__(members=max(2, members), generations=generations, students=students, patience=patience)
-        self.members, self.share = members, share  # unlike a committee, one teacher is enough
-
-    def refiner(self, session: Session) -> Refiner:
-        """The teacher's labels are the target."""
-        supervised = not session.data.method().uses_unlabeled
-        return InconsistencyMask(label="consensus", share=self.share or (1.0 if supervised else 0.5))
+            raise self.wrong("members", f"is {members}", expected="at least 1")
+        super().__init__(members=max(2, members), generations=generations, students=students, patience=patience,
+                         preset=preset, share=share, draw=draw)  # fmt: skip
+        self.members = members  # unlike a committee, one teacher is enough
 
     def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:
         """One teacher's, unless a committee was given in its place."""

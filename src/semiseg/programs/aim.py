@@ -6,6 +6,9 @@ Differs from [1]: labeled images are augmented anew every time instead of ten ti
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from semiseg.errors import USAGE, Problem, Refusal
 from semiseg.programs.base import Outcome
 from semiseg.programs.im_plus import IMPlus, IMPlusPlus
@@ -18,26 +21,21 @@ class AIMPlus(IMPlus):
     name = "aim_plus"
     clean = True
 
+    @classmethod
+    def defaults(cls, args: Mapping[str, Any]) -> dict[str, Any]:
+        """As `im_plus`, but for the augmentation that this is about."""
+        return {k: v for k, v in super().defaults(args).items() if k != "augment"}
+
     def run(self, session: Session) -> Outcome:
         """As `im_plus`, unless labeled images are not augmented."""
-        _require_augmentation(session)
+        config = session.data.config
+        if config.augment == "none":
+            found = f"is none, and {config.name} is {config.name.replace('aim', 'im')} with augmented labels"
+            raise Refusal(Problem("C02", "--augment", found, "use --augment default, or the other one"), USAGE)
         return super().run(session)
 
 
-class AIMPlusPlus(IMPlusPlus):
+class AIMPlusPlus(AIMPlus, IMPlusPlus):
     """As im_plusplus; every consensus image comes once as it is beside its noised copies, and labels must be augmented."""
 
     name = "aim_plusplus"
-    clean = True
-
-    def run(self, session: Session) -> Outcome:
-        """As `im_plusplus`, unless labeled images are not augmented."""
-        _require_augmentation(session)
-        return super().run(session)
-
-
-def _require_augmentation(session: Session) -> None:
-    config = session.data.config
-    if config.augment == "none":
-        found = f"is none, and {config.name} is {config.name.replace('aim', 'im')} with augmented labels"
-        raise Refusal(Problem("C02", "--augment", found, "use --augment default, or the other one"), USAGE)

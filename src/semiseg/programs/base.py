@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from semiseg.programs.members import check_ways
 from semiseg.programs.session import Member, Session
@@ -33,6 +35,11 @@ class Program:
         self.members, self.members_by = members, members_by
         self.networks = tuple(name.strip() for name in networks.split(",") if name.strip())
         check_ways(self.name, members, members_by, self.networks)
+
+    @classmethod
+    def defaults(cls, args: Mapping[str, Any]) -> dict[str, Any]:
+        """What keys of the configuration are with these arguments of the program where nobody typed them."""
+        return {}
 
     @property
     def folds(self) -> int:

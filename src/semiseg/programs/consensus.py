@@ -36,9 +36,13 @@ class Stored:
 
 @dataclass(frozen=True)
 class Rule:
-    """How a committee's opinions become planes. mean: label by the average probability and trust every pixel."""
+    """How a committee's opinions become planes.
 
-    mean: bool = False
+    vote: "consensus" trusts what all (or `agreement` of them) say, and where they say it. Two trust every pixel: "mean", the
+    label of the average probability, and "intersection", the labels that every member gives (of labels, not of classes).
+    """
+
+    vote: str = "consensus"
     agreement: int | None = None
     reduce: str = "union"
     erode: int = 0
@@ -50,7 +54,7 @@ def consensus(session: Session, networks: Sequence[nn.Module], folder: str, rule
     data = session.data
 
     def ask(chosen: list[int]) -> tuple[Tensor, Tensor | None]:
-        return opinions(networks, data.task, images(data.unlabeled, chosen, data.units), rule.mean)
+        return opinions(networks, data.task, images(data.unlabeled, chosen, data.units), rule.vote == "mean")
 
     return consensus_by(session, ask, len(networks), folder, rule)
 
@@ -80,8 +84,10 @@ def _write(session: Session, ask: Ask, members: int, path: Path, rule: Rule, bar
                 some = ((votes[:, :, k] == 1) if task.multilabel else (votes == k)).any(0)
                 claimed[k] += some.sum()
                 disputed[k] += (some & made.inconsistent[:, 0]).sum()
-            label = task.label(mean).to(torch.uint8) if mean is not None else made.label
-            agree = torch.ones_like(made.agree) if rule.mean else made.agree
+            label, agree = made
+            if rule.vote != "consensus":
+                label = votes.amin(0) if mean is None else task.label(mean).to(torch.uint8)
+                agree = torch.ones_like(agree)
             shares = made.inconsistent.flatten(1).float().mean(1)
             for row, i in enumerate(chosen):
                 labels.write(_rows(label[row] if task.multilabel else label[row][None]))

@@ -18,13 +18,11 @@ from torch import Tensor
 from semiseg import storage
 from semiseg.data.sampler import Drawing
 from semiseg.errors import USAGE, Problem, Refusal
-from semiseg.inconsistency import InconsistencyMask
-from semiseg.methods.base import Refiner
 from semiseg.programs._generations import Generations
 from semiseg.programs._judge import Judge, judge_of, require_val
-from semiseg.programs._lessons import rows_of, school
+from semiseg.programs._lessons import rows_of
 from semiseg.programs.base import Outcome
-from semiseg.programs.consensus import Rule, Stored, consensus_by, load, on_device, opinions
+from semiseg.programs.consensus import Rule, Stored, consensus_by, load, opinions
 from semiseg.programs.session import Member, Session
 from semiseg.training.evaluate import images
 
@@ -38,20 +36,17 @@ class EvalNetProgram(Generations):
 
     name = "evalnet"
 
-    def __init__(self, *, generations: int = 2, threshold: float = 0.0, share: float = 0.0, **inherited: Any) -> None:
-        for key, value in (("threshold", threshold), ("share", share)):
-            if not 0 <= value <= 1:
-                raise Refusal(Problem("C02", f"evalnet.{key}", f"is {value}", expected="0 to 1"), USAGE)
+    def __init__(self, *, generations: int = 2, threshold: float = 0.0, **inherited: Any) -> None:
+        if not 0 <= threshold <= 1:
+            raise self.wrong("threshold", f"is {threshold}", expected="0 to 1")
         super().__init__(generations=generations, **inherited)
-        self.threshold, self.share = threshold, share
-
-    def refiner(self, session: Session) -> Refiner:
-        """The chosen masks are the target."""
-        supervised = not session.data.method().uses_unlabeled
-        return InconsistencyMask(label="consensus", share=self.share or (1.0 if supervised else 0.5))
+        self.threshold = threshold
 
     def run(self, session: Session) -> Outcome:
-        """As `Generations`, where there are val images to learn from."""
+        """As `Generations`, where there are val images to learn from, and members to learn about."""
+        if session.data.config.committee:
+            found = "is a committee of others, and evalnet picks among the masks of members that it trains"
+            raise Refusal(Problem("C11", "--committee", found, "use --method im, or leave it out"), USAGE)
         require_val(session)
         return super().run(session)
 
@@ -84,8 +79,8 @@ class EvalNetProgram(Generations):
         generation = int(folder.split("/")[0].split("-")[1])
         return load(session.run / f"generation-{generation - 1}/consensus") if generation > 1 else None
 
-    def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
-        """Students draw the kept images."""
+    def drawing(self, session: Session, generation: int, stored: Stored) -> Drawing:
+        """The kept images."""
         value = read_quality(session, generation)
         least = self.threshold or judge_of(session, first_members(session, [])).typical
         kept = value >= least
@@ -94,7 +89,7 @@ class EvalNetProgram(Generations):
                 f"EvalNet judges no mask of generation {generation} at {least:.2f}: the best is kept."
             )
             kept = value >= value.max()
-        return school(session, Drawing(kept.long())), on_device(stored.planes, session.data.unlabeled)
+        return Drawing(kept.long())
 
     def _watch(self, session: Session, share: float) -> None:
         """One mask is chosen for every image: nothing can be inconsistent."""

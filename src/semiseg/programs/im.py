@@ -17,23 +17,23 @@ from torch import Tensor
 from semiseg.batch import IGNORE
 from semiseg.data.discs import position_discs
 from semiseg.data.sampler import Drawing
-from semiseg.errors import USAGE, Problem, Refusal, nearest
+from semiseg.errors import nearest
 from semiseg.inconsistency import FILLS, Consensus, InconsistencyMask, foreground_gate
 from semiseg.methods.base import Refiner
 from semiseg.programs._generations import Generations
-from semiseg.programs._lessons import pooled, rows_of, school
+from semiseg.programs._lessons import rows_of
 from semiseg.programs._tasks import ExtraClass, Weighted
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import Rule, Stored, on_device
 from semiseg.programs.session import Session
 
-PRESETS = {
-    "default": {"fill": "none", "label": "ignore", "gate": "none", "draw": "even"},
-    "paper": {"fill": "zero", "label": "paper", "gate": "paper", "draw": "pool"},
+PRESET = {
+    "default": {"fill": "none", "label": "ignore", "gate": "none"},
+    "paper": {"fill": "zero", "label": "paper", "gate": "paper"},
 }
 CHOICES = {
-    "preset": tuple(PRESETS), "route": ("offline", "online", "both"), "reduce": ("union", "channel"),
-    "fill": FILLS, "label": ("ignore", "background", "extra"), "gate": ("none", "foreground"), "draw": ("even", "pool"),
+    "route": ("offline", "online", "both"), "reduce": ("union", "channel"),
+    "fill": ("", *FILLS), "label": ("", "ignore", "background", "extra"), "gate": ("", "none", "foreground"),
 }  # fmt: skip
 
 
@@ -42,13 +42,12 @@ class IM(Generations):
 
     route: "offline" the consensus is the target (in `share` of the steps; the method's own belief in the others),
     "online" the method keeps its own target and loses its weight where the committee is inconsistent, "both".
-    share: 0 = all steps for supervised, half of them for other methods. agreement: 0 = unanimity, the definition.
-    preset: "default" or "paper"; fill, label, gate, draw left empty are the preset's.
+    agreement: 0 = unanimity, the definition. preset: default or paper; fill, label, gate left empty are the preset's.
     fill: what students see at inconsistent pixels: none, zero, mean or noise. label: what they learn there: ignore,
     background, or extra, a class of its own (never predicted). gate: foreground leaves out images without more agreed
-    foreground than doubt. draw: even (1:1 with labeled images) or pool (every image counts as much).
-    reduce: union or channel. erode, dilate: side of the mask's morphology, 0 = off. discs: the label whose objects are
-    redrawn as discs. disc_weight: what that label counts in every loss, 0 = the preset's (1; paper 3).
+    foreground than doubt. reduce: union or channel, of overlapping labels. erode, dilate: side of the mask's morphology,
+    0 = off. discs: the label whose objects are redrawn as discs. disc_weight: what that label counts in losses against
+    masks and consensus, 0 = the preset's (1; paper 3).
     """
 
     name = "im"
@@ -57,13 +56,10 @@ class IM(Generations):
         self,
         *,
         members: int = 3,
-        preset: str = "default",
         route: str = "offline",
-        share: float = 0.0,
         fill: str = "",
         label: str = "",
         gate: str = "",
-        draw: str = "",
         reduce: str = "union",
         agreement: int = 0,
         erode: int = 0,
@@ -72,46 +68,32 @@ class IM(Generations):
         disc_weight: float = 0.0,
         **inherited: Any,
     ) -> None:
-        given = {
-            "preset": preset,
-            "route": route,
-            "reduce": reduce,
-            "fill": fill,
-            "label": label,
-            "gate": gate,
-            "draw": draw,
-        }
-        self._choose(given)
-        if not 0 <= share <= 1:
-            raise self._wrong("share", f"is {share}", expected="0 to 1; 0 is the default")
+        given = {"route": route, "reduce": reduce, "fill": fill, "label": label, "gate": gate}
+        for key, value in given.items():
+            self.choose(key, value, CHOICES[key])
         if agreement and not 2 <= agreement <= members:
-            raise self._wrong("agreement", f"is {agreement}", expected=f"0, or 2 to {members}")
-        if label in ("background", "extra") and route == "online":
-            raise self._wrong("label", "teaches the committee's label, and route=online never does",
-                              "use route=offline or both")  # fmt: skip
+            raise self.wrong("agreement", f"is {agreement}", expected=f"0, or 2 to {members}")
+        for key in ("label", "share") if route == "online" else ():
+            if {"label": label, "share": inherited.get("share")}[key] not in ("", "ignore", 0, None):
+                found, fix = (
+                    "is about the committee's label, which route=online never teaches",
+                    "use route=offline or both",
+                )
+                raise self.wrong(key, found, fix)
         if disc_weight < 0 or (disc_weight and not discs):
-            raise self._wrong(
+            raise self.wrong(
                 "disc_weight", f"is {disc_weight} with discs='{discs}'", expected="above 0, with discs=LABEL"
             )
         super().__init__(members=members, **inherited)
-        self.preset, self.route, self.share, self.agreement = preset, route, share, agreement
+        self.route, self.agreement = route, agreement
         self.reduce, self.erode, self.dilate = reduce, erode, dilate
-        self.discs, self.disc_weight = discs, disc_weight or (3.0 if preset == "paper" else 1.0)
-        chosen = {k: given[k] or v for k, v in PRESETS[preset].items()}
-        self.fill, self.label, self.gate, self.draw = (chosen[k] for k in ("fill", "label", "gate", "draw"))
-
-    def _choose(self, given: dict[str, str]) -> None:
-        for key, value in given.items():
-            if value not in CHOICES[key] and not (key in PRESETS["default"] and value == ""):
-                found = f"is '{value}'. {nearest(value, CHOICES[key])}".strip()
-                raise self._wrong(key, found, expected=" or ".join(CHOICES[key]))
-
-    def _wrong(self, key: str, found: str, fix: str = "", expected: str = "") -> Refusal:
-        return Refusal(Problem("C02", f"{self.name}.{key}", found, fix, expected), USAGE)
+        self.discs, self.disc_weight = discs, disc_weight or (3.0 if self.preset == "paper" else 1.0)
+        self.fill, self.label, self.gate = (given[k] or v for k, v in PRESET[self.preset].items())
 
     def rule(self) -> Rule:
         """Unanimity unless an ablation says otherwise. Discs are redrawn from what is agreed label by label."""
-        return Rule(False, self.agreement or None, "channel" if self.discs else self.reduce, self.erode, self.dilate)
+        reduce = "channel" if self.discs else self.reduce
+        return Rule(agreement=self.agreement or None, reduce=reduce, erode=self.erode, dilate=self.dilate)
 
     def taught(self, session: Session) -> str:
         """What students learn at inconsistent pixels: ignore, background or extra."""
@@ -124,11 +106,11 @@ class IM(Generations):
         supervised = not session.data.method().uses_unlabeled
         if supervised and self.route != "offline":
             found = f"is '{self.route}', but {session.data.config.method} has no belief of its own to refine"
-            raise self._wrong("route", found, "use offline, or another method: fixmatch+im")
+            raise self.wrong("route", found, "use offline, or another method: fixmatch+im")
         label = self.taught(session)
         if label == "extra" and (session.data.task.multilabel or not supervised):
             found = "is extra, a class beside others, which only supervised students of one class per pixel can learn"
-            raise self._wrong("label", found, "use background or ignore")
+            raise self.wrong("label", found, "use background or ignore")
         if self.route == "online":
             return InconsistencyMask(label="own", fill=self.fill)
         return InconsistencyMask(
@@ -139,22 +121,22 @@ class IM(Generations):
 
     def run(self, session: Session) -> Outcome:
         """As `Generations`, after a look at what the arguments mean for these data."""
-        data = session.data
         if self.discs:
             self._weigh(session)
-        if self.preset == "paper":
-            wanted = ("mse",) if data.task.multilabel else ("ce",)
-            if data.task.loss not in wanted or data.config.augment != "none":
-                session.warnings.append(f"preset paper is the paper's with loss={wanted[0]} and augment=none; here it is "
-                                        f"loss={data.task.loss}, augment={data.config.augment}.")  # fmt: skip
         return super().run(session)
+
+    def deviations(self, session: Session) -> list[str]:
+        """And a reduction of labels that exclude each other."""
+        alone = self.reduce == "channel" and not session.data.task.multilabel
+        said = "reduce=channel is for overlapping labels: each pixel here has one class, which is disputed or is not."
+        return [*super().deviations(session), *([said] if alone else [])]
 
     def _weigh(self, session: Session) -> None:
         data = session.data
         names = data.task.names
         if not data.task.multilabel or self.discs not in names:
             found = f"is '{self.discs}'. {nearest(self.discs, names)}".strip()
-            raise self._wrong("discs", found, expected=f"a label of overlapping ones: {', '.join(names)}")
+            raise self.wrong("discs", found, expected=f"a label of overlapping ones: {', '.join(names)}")
         if self.disc_weight != 1:
             weights = [self.disc_weight if n == self.discs else 1.0 for n in names]
             # the loss's name is part of a member's fingerprint: no other run may take this one over
@@ -166,7 +148,7 @@ class IM(Generations):
         planes = on_device(stored.planes, session.data.unlabeled)
         planes = self._redrawn(session, planes) if self.discs else planes
         drawing = self.drawing(session, generation, stored)
-        made = pooled(session, drawing) if self.draw == "pool" else school(session, drawing)
+        made = self.school(session, drawing)
         if self.taught(session) == "extra":
             task = session.data.task
             made = replace(made, data=replace(made.data, task=ExtraClass(task.names, task.loss, task.kept)))

@@ -30,7 +30,7 @@ COPIES = 5
 class IMPlus(IM):
     """As im, with all its arguments and a noisy-student schedule.
 
-    grow: what unet1x1 gains in width every generation; 0 = it does not grow.
+    grow: what unet1x1 gains in width every generation; 0 = it does not grow, nor do networks that are named for members.
     """
 
     name = "im_plus"
@@ -39,8 +39,8 @@ class IMPlus(IM):
     def __init__(self, *, members: int = 2, generations: int = 5, grow: float = 0.25, **inherited: Any) -> None:
         super().__init__(members=members, generations=generations, **inherited)
         if not 0 <= grow <= 8:
-            raise self._wrong("grow", f"is {grow}", expected="0 to 8")
-        self.grow = grow
+            raise self.wrong("grow", f"is {grow}", expected="0 to 8")
+        self.grow = 0.0 if self.networks else grow
 
     def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
         """As im's, for a wider network."""
@@ -64,7 +64,7 @@ class IMPlusPlus(IMPlus):
     def __init__(self, *, low: float = 0.0, high: float = 0.0, **inherited: Any) -> None:
         super().__init__(**inherited)
         if not (low == high == 0 or 0 <= low < high <= 1):
-            raise self._wrong("low", f"is {low} with high={high}", expected="0 <= low < high <= 1, or both 0")
+            raise self.wrong("low", f"is {low} with high={high}", expected="0 <= low < high <= 1, or both 0")
         self.low, self.high = low, high
 
     def run(self, session: Session) -> Outcome:

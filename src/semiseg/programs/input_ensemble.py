@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from semiseg.errors import USAGE, Problem, Refusal
 from semiseg.programs._teacher import OneTeacher
 from semiseg.programs.consensus import Rule, Stored, consensus
 from semiseg.programs.session import Member, Session
@@ -31,14 +30,14 @@ class InputEnsemble(OneTeacher):
     def __init__(self, *, views: int = 4, **inherited: Any) -> None:
         super().__init__(**inherited)
         if not 2 <= views <= MOST:
-            raise Refusal(Problem("C02", "input_ensemble.views", f"is {views}", expected=f"2 to {MOST}"), USAGE)
+            raise self.wrong("views", f"is {views}", expected=f"2 to {MOST}")
         self.views = views
 
     def ask(self, session: Session, teacher: Member, folder: str) -> Stored:
         """The teacher's views are the committee; the planes say where they disagree only by their share."""
         network = session.load(teacher)
         views = [View(network, *how) for how in ways(session.data.turn)[: self.views]]
-        return consensus(session, views, folder, Rule(mean=True))
+        return consensus(session, views, folder, Rule("mean"))
 
 
 def ways(turn: bool) -> list[tuple[int, bool, float]]:

@@ -12,10 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from semiseg.data.sampler import Drawing
-from semiseg.errors import USAGE, Problem, Refusal
-from semiseg.programs._lessons import grown, noised, school
+from semiseg.programs._lessons import grown, noised
 from semiseg.programs._teacher import OneTeacher
-from semiseg.programs.consensus import Stored, on_device
+from semiseg.programs.consensus import Stored
 from semiseg.programs.session import Session
 
 
@@ -30,11 +29,13 @@ class NoisyStudent(OneTeacher):
     def __init__(self, *, generations: int = 5, grow: float = 0.25, **inherited: Any) -> None:
         super().__init__(generations=generations, **inherited)
         if not 0 <= grow <= 8:
-            raise Refusal(Problem("C02", "noisy_student.grow", f"is {grow}", expected="0 to 8"), USAGE)
+            raise self.wrong("grow", f"is {grow}", expected="0 to 8")
         self.grow = grow
 
     def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
-        """Noised copies for a wider network."""
-        planes = on_device(stored.planes, session.data.unlabeled)
-        wider = grown(session, generation, self.grow)
-        return school(wider, noised(session, generation, Drawing())), planes
+        """For a wider network."""
+        return super().lessons(grown(session, generation, self.grow), generation, stored)
+
+    def drawing(self, session: Session, generation: int, stored: Stored) -> Drawing:
+        """Noised copies."""
+        return noised(session, generation, Drawing())

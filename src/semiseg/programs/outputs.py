@@ -21,6 +21,7 @@ from semiseg.programs.session import Session
 from semiseg.report.pictures import Sample, write_samples
 from semiseg.training.evaluate import batches, images
 from semiseg.training.inference import tiled
+from semiseg.training.origin import distinct
 
 PICTURES = 8
 
@@ -131,6 +132,7 @@ def summary(session: Session, outcome: Outcome, command: str, wall: float) -> di
     """summary.json: everything the report and `semiseg.load` read."""
     data, config = session.data, session.data.config
     model = outcome.model
+    costs = [*(m.result for m in session.members), *session.beside.values()]
     import resource
 
     return {
@@ -139,13 +141,15 @@ def summary(session: Session, outcome: Outcome, command: str, wall: float) -> di
         "network": model.result.get("network", config.network),
         "parameters": model.result["parameters"], "counts": data.spec()["counts"],
         "val_source": data.spec()["val_source"], "steps": config.steps, "size": config.size, "batch": config.batch,
-        "seed": config.seed, "command": command, "arms": session.arms, "generations": session.generations,
+        "seed": config.seed, "command": command,
+        "commit": distinct(m.result.get("commit", "") for m in session.members),
+        "arms": session.arms, "generations": session.generations,
         "model": {"folder": model.folder, "generation": model.generation, "why": outcome.why, "val": model.val},
         "committee": [m.folder for m in outcome.committee],
         "baseline": outcome.baseline.folder if outcome.baseline else None,
         "hash": model.result["hash"], "warnings": session.warnings,
         "seconds": {**{k: round(v, 2) for k, v in session.log.seconds.items()}, "total": round(wall, 2),
-                    "training_all_tries": round(sum(m.result["seconds"] for m in session.members), 2)},
-        "images_forwarded": sum(m.result["images_forwarded"] for m in session.members),
+                    "training_all_tries": round(sum(c["seconds"] for c in costs), 2)},
+        "images_forwarded": sum(c["images_forwarded"] for c in costs),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }  # fmt: skip

@@ -42,7 +42,10 @@ class Member:
 
 @dataclass
 class Session:
-    """What a program works with."""
+    """What a program works with.
+
+    beside: folder of a network that is no member -> seconds and images_forwarded of its training.
+    """
 
     run: Path
     data: Prepared
@@ -51,6 +54,7 @@ class Session:
     arms: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
+    beside: dict[str, dict[str, Any]] = field(default_factory=dict)
     shares: list[Share] = field(default_factory=list)
 
     def share_out(self, members: int, way: str, networks: Sequence[str]) -> None:

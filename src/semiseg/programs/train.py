@@ -28,9 +28,10 @@ from semiseg.programs._generations import Generations
 from semiseg.programs.given import named, split
 from semiseg.programs.session import Session
 from semiseg.report import write_report
-from semiseg.training.config import RESOLVED, Config, Settings, amount, differences, read_recipe, split_name
+from semiseg.training.config import RESOLVED, Config, Settings, amount, differences, split_name
 from semiseg.training.logs import Log
 from semiseg.training.prepare import look, prepare
+from semiseg.training.recipe import read_recipe
 from semiseg.training.signals import STOP, Stopped
 
 RESUME = ("", "force", "auto")
@@ -40,7 +41,7 @@ BEFORE = {".lock", "run_state.json", "events.jsonl", "check.json", "cache"}
 
 
 def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, saved: Mapping[str, Any]) -> Config:
-    """One Config from, in rising order: a resumed run's, the recipe, the options, `--set key=value`."""
+    """One Config from, in rising order: the program's own, a resumed run's, the recipe, the options, `--set key=value`."""
     asked = read_recipe(recipe) if recipe else {}
     name = options.get("method") or asked.get("method") or saved.get("method") or default_method(options)
     method, program = split_name(str(name), PROGRAMS)
@@ -65,7 +66,9 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
             settings.problems.append(Problem("C04", f"--set {text}", "has no '='", fix, "key=value"))
         else:
             settings.put(key.strip(), value.strip(), f"--set {text}")
-    return settings.finish()
+    made = settings.finish()
+    settings.suggest({k: v for k, v in program_class(program).defaults(made.program_args).items() if k not in kept})
+    return made
 
 
 def default_method(options: Mapping[str, Any]) -> str:

@@ -9,10 +9,7 @@ import os
 import types
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
-
-import yaml
 
 from semiseg.errors import USAGE, Problem, Refusal, nearest
 from semiseg.methods import METHODS
@@ -54,6 +51,7 @@ class Config:
     optimizer: str = "adamw"  # adamw, adam, or sgd with momentum .9
     lr: float = 0.0
     head_lr: float = 1.0  # multiplies lr for everything that is no encoder
+    eps: float = 1e-8  # adam, adamw: added to the root of the second moment
     weight_decay: float = 0.01  # adamw: apart from the gradient; adam, sgd: added to it (papers take 1e-4 there)
     schedule: str = "cosine"
     lr_warmup: float = 0.05  # share of the steps over which the learning rate rises
@@ -124,6 +122,7 @@ class Settings:
         self.config, self.programs = config, programs
         self.arguments = {config.method: dict(method_args), config.program: dict(program_args)}
         self.problems: list[Problem] = []
+        self.typed: set[str] = set()
         self.types = get_type_hints(Config)
 
     def known(self) -> list[str]:
@@ -169,6 +168,13 @@ class Settings:
             hint = nearest(str(value), CHOICES[key])
             return self._wrong("C06", where, key, value, " or ".join(CHOICES[key]), hint)
         setattr(self.config, key, value)
+        self.typed.add(key)
+
+    def suggest(self, defaults: Mapping[str, Any]) -> None:
+        """What a program would have for keys that nobody typed."""
+        for key, value in defaults.items():
+            if key not in self.typed:
+                setattr(self.config, key, value)
 
     def _argument(self, owner: str, key: str, value: Any, where: str) -> None:
         default = self.arguments[owner][key]
@@ -244,53 +250,6 @@ def amount(text: str) -> int | float | str:
             continue
         return number if number == number else text
     return text
-
-
-class _Strict(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice and any alias."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
-        twice = {str(k) for k in keys if keys.count(k) > 1}
-        if twice:
-            raise yaml.YAMLError(f"the key {', '.join(sorted(twice))} is given twice")
-        return super().construct_mapping(node, deep)
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The keys of a recipe; nested program settings stay dotted. Refuses (exit 2) what is no plain mapping.
-
-    `published`, the paper's numbers and where they stand, is for readers and tables: no setting.
-    """
-    try:
-        if path.stat().st_size > 1_000_000:
-            raise yaml.YAMLError("it is larger than 1 MB")
-        loaded = _Strict(path.read_text()).get_single_data()
-    except FileNotFoundError:
-        raise Refusal(Problem("C07", str(path), "does not exist", "check the path of --config"), USAGE) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        text = " ".join(str(error).split())
-        raise _no_recipe(path, f"is no recipe: {text}") from error
-    if not isinstance(loaded, dict):
-        raise _no_recipe(path, "is no recipe")
-    flat: dict[str, Any] = {}
-    for key, value in loaded.items():
-        if key == "published":
-            continue
-        if isinstance(value, dict):
-            flat.update({f"{key}.{k}": v for k, v in value.items()})
-        else:
-            flat[str(key)] = value
-    return flat
-
-
-def _no_recipe(path: Path, found: str) -> Refusal:
-    return Refusal(Problem("C07", str(path), found, "correct the file", "lines of `key: value`"), USAGE)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from semiseg.data.cache import Store, Units
 from semiseg.task import Metrics, Task
-from semiseg.training.inference import probabilities
+from semiseg.training.inference import probability
 
 BATCH_PIXELS = 512 * 512
 
@@ -45,7 +45,7 @@ def evaluate(
         net.eval()
     metrics = metrics or task.metrics()
     for chosen in batches(store):
-        label = task.label(probabilities(networks, task, images(store, chosen, units)).mean(0))
+        label = task.label(probability(networks, task, images(store, chosen, units)))
         for row, i in enumerate(chosen):
             mask = store.label(i)
             assert mask is not None

@@ -47,10 +47,9 @@ def _middle(before: int, here: int, tile: int) -> int:
 
 
 @torch.inference_mode()
-def probabilities(networks: Sequence[nn.Module], task: Task, image: Tensor) -> Tensor:
-    """(M,B,K,H,W) probabilities of M networks on unit-range images (B,C,H,W)."""
-
-    def of(net: nn.Module) -> Tensor:
-        return tiled(lambda x: task.prob(net(x)), image)
-
-    return torch.stack([of(net) for net in networks])
+def probability(networks: Sequence[nn.Module], task: Task, image: Tensor) -> Tensor:
+    """(B,K,H,W) mean probability of the networks on unit-range images (B,C,H,W); those of one at a time are held."""
+    total = image.new_zeros(())
+    for net in networks:
+        total = total + tiled(lambda x, net=net: task.prob(net(x)), image)  # type: ignore[misc]
+    return total / len(networks)

@@ -24,6 +24,7 @@ from semiseg.training import checkpoint
 from semiseg.training.config import Config
 from semiseg.training.distributed import average_norms, fabric_of, key_of
 from semiseg.training.logs import Board, Log
+from semiseg.training.origin import commit
 from semiseg.training.signals import STOP, Stopped
 
 SELECTABLE = 20  # below this many val images no single score selects anything
@@ -62,7 +63,7 @@ def make_optimizer(method: Method, config: Config) -> torch.optim.Optimizer:
     shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "foreach": True}
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, **shared)
-    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer](groups, **shared)
+    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer](groups, eps=config.eps, **shared)
 
 
 def fit(job: Job) -> dict[str, Any]:
@@ -269,7 +270,7 @@ class _Run:
         result = {
             "title": self.job.title, "steps": self.step, **about, "network": self.config.network,
             "hash": storage.hash_tensors(weights), "parameters": sum(p.numel() for p in network.parameters()),
-            "shape": self.job.shape, "first_batch": self.job.feed.first_batch_hash(),
+            "shape": self.job.shape, "first_batch": self.job.feed.first_batch_hash(), "commit": commit(),
         }  # fmt: skip
         storage.save_folder(
             final, {"weights.safetensors": weights, "result.json": json.dumps(result)}, {"step": self.step}

@@ -10,11 +10,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "unlabeled_batch": (1, 4096), "lr": (1e-8, 10.0), "head_lr": (1e-3, 1e3), "weight_decay": (0, 10),
     "lr_warmup": (0, 1), "clip": (0, 1e6), "average": (0, 0.99999), "seed": (0, 2**63 - 1), "eval_every": (1, 10**8),
     "checkpoint_every": (1, 10**8), "threads": (1, 1024), "workers": (1, 256), "ohem_kept": (0, 1),
+    "eps": (1e-16, 1),
 }  # fmt: skip
 OFF = {"resize"}
 """Keys whose 0 has a meaning of its own outside their range."""
 CHOICES = {
-    "augment": ("none", "default"), "turn": ("auto", "yes", "no"), "loss": ("ce", "ce+dice", "mse", "ohem"),
+    "augment": ("none", "default"), "turn": ("auto", "yes", "no"), "loss": ("ce", "ce+dice", "mse", "ohem", "paper"),
     "optimizer": ("adamw", "adam", "sgd"), "schedule": ("cosine", "poly", "constant"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"), "device": ("auto", "cpu", "cuda", "mps"),
 }  # fmt: skip
