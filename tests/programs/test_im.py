@@ -5,6 +5,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import semiseg
 import tiny
@@ -15,6 +16,7 @@ from semiseg.programs._generations import judge
 from semiseg.programs.consensus import Rule
 from semiseg.programs.im import IM
 from semiseg.programs.session import Member
+from semiseg.storage import read_tensors
 
 SMALL = {"size": 16, "steps": 8, "batch": 2, "network": "unet1x1:0.25", "device": "cpu", "threads": 1,
          "workers": 1, "unlabeled_batch": 2, "checkpoint_every": 4, "quiet": True}  # fmt: skip
@@ -171,6 +173,18 @@ def test_the_papers_preset_in_a_whole_run(kind, folders, tmp_path):
     first, student = (result(tmp_path / "r", f"generation-{g}/member-0") for g in (0, 1))
     assert first["first_batch"] == student["first_batch"] and student["images_forwarded"] == 4 * 4
     assert summary["generations"][1]["members"][0]["val"] is not None
+
+
+def test_a_student_starts_where_the_model_of_labels_alone_started(folders, tmp_path):
+    """Training that changes nothing (a rate of 1e-8) leaves the initial weights to compare."""
+    options = {**SMALL, "steps": 1, "lr": 1e-8, "weight_decay": 0}
+    semiseg.train(folders["binary"], tmp_path / "r", method="im", sets=["im.members=2", "lr_warmup=0"], **options)
+    teacher, other, student = (
+        read_tensors(tmp_path / f"r/generation-{m}/final/weights.safetensors")["last.weight"]
+        for m in ("0/member-0", "0/member-1", "1/member-0")
+    )
+    torch.testing.assert_close(student, teacher, rtol=0, atol=1e-6)
+    assert (other - teacher).abs().max() > 1e-2
 
 
 def run_program(session, program):

@@ -71,11 +71,21 @@ def test_a_constructor_and_a_file_of_ones_own_take_other_numbers(tmp_path):
     assert typed(f"{mine}:Mine", "threshold=7").method_args == {"threshold": 7.0}
     with pytest.raises(Refusal, match=r"sets threshold to 1\.01. Expected: 0 to 1"):
         typed("fixmatch", "threshold=1.01")
-    assert typed("fixmatch", "threshold=0").method_args == {"threshold": 0.0}
+    assert typed("fixmatch", "threshold=0").method_args["threshold"] == 0.0
+
+
+def test_arguments_are_noted_whole():
+    """What was left to a default is noted as well, so that another default tomorrow is another setting."""
+    config = typed("fixmatch+im", "im.members=2")
+    assert config.method_args == arguments(method_class("fixmatch"))
+    assert config.program_args == arguments(program_class("im")) | {"members": 2}
+    saved = config.to_json() | {"method_args": config.method_args | {"threshold": 0.5}}
+    again = configure({"data": "x", "out": "y"}, [], None, saved)
+    assert again.method_args["threshold"] == 0.5  # resumed: as it was started
 
 
 def test_a_word_that_is_a_number_elsewhere_is_no_number():
-    assert typed("fixmatch", "mix=classmix").method_args == {"mix": "classmix"}
+    assert typed("fixmatch", "mix=classmix").method_args["mix"] == "classmix"
     with pytest.raises(Refusal, match="mix to 2"):
         typed("u2pl", "mix=2")
 

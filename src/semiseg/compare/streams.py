@@ -10,7 +10,7 @@ from semiseg.compare.grid import Cell
 from semiseg.errors import CHECKPOINT, Problem, Refusal
 
 SHAPING = ("size", "batch", "augment", "resize", "turn")
-OWN = ("members_by", "draw", "preset")
+OWN = {"members_by": "seed", "draw": "", "preset": "default"}
 """Settings, and arguments of programs, that change a batch; arms that differ in one are not held to the same hash."""
 
 
@@ -31,7 +31,8 @@ class Streams:
     def check(self, cell: Cell, run: Path) -> None:
         """Raises Refusal (exit 4) when a member's first batch is not that of the other arms."""
         config = storage.read_json(run / "run.json")["config"]
-        shaping = (*(config[k] for k in SHAPING), *(config.get("program_args", {}).get(k) for k in OWN))
+        args = config.get("program_args", {})
+        shaping = (*(config[k] for k in SHAPING), *(args.get(k, default) for k, default in OWN.items()))
         known = self.seen.setdefault((cell.data, cell.labels, cell.seed, *shaping), {})
         for member, batch in first_batches(run).items():
             other, theirs = known.setdefault(member, (cell.name, batch))

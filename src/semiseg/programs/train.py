@@ -68,6 +68,9 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
             settings.put(key.strip(), value.strip(), f"--set {text}")
     made = settings.finish()
     settings.suggest({k: v for k, v in program_class(program).defaults(made.program_args).items() if k not in kept})
+    for mine, known in (("method_args", method), ("program_args", program)):  # noted whole: a default may change later
+        defaults = {k: v for k, v in settings.arguments[known].items() if isinstance(v, str | int | float)}
+        setattr(made, mine, {**defaults, **getattr(made, mine)})
     return made
 
 
@@ -223,9 +226,13 @@ def existing(run: Path, data: str, resume: str) -> dict[str, Any]:
 
 
 def _explicit(saved: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """The saved configuration; what a not yet resolved run had left open (0) may still be chosen."""
+    """The saved configuration; what a not yet resolved run had left open (0) may still be chosen.
+
+    Older runs note typed arguments alone: the others count as today's.
+    """
     mine = config.to_json()
-    return {k: mine[k] if k in RESOLVED and not v else v for k, v in saved.items() if k in mine}
+    known = {k: mine[k] if k in RESOLVED and not v else v for k, v in saved.items() if k in mine}
+    return {k: {**mine[k], **v} if k.endswith("_args") else v for k, v in known.items()}
 
 
 def _apart(data: Path, run: Path) -> None:

@@ -75,7 +75,8 @@ def fit(job: Job) -> dict[str, Any]:
         return storage.read_json(final / "result.json")
     if job.shape and any(_take_over(job, theirs / "final", final) for theirs in job.reuse):
         return storage.read_json(final / "result.json")
-    torch.manual_seed(seed_of(*job.key, "init"))
+    seed, *_, index = job.key
+    torch.manual_seed(seed_of(seed, index, "init"))  # without the generation: a student starts where labels only does
     fabric = fabric_of(job.config)
     method = job.build()
     wrapped, optimizer = fabric.setup(method.to(fabric.device), make_optimizer(method, job.config))
