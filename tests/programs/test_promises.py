@@ -17,7 +17,7 @@ from semiseg.programs.im import IM
 from semiseg.programs.session import Session
 from semiseg.training import prepare
 
-TAUGHT = [name for name in PROGRAMS if name != "committee"]  # it has no students
+TAUGHT = [name for name in PROGRAMS if issubclass(program_class(name), _generations.Generations)]
 MASKED = [name for name in TAUGHT if issubclass(program_class(name), IM)]
 BRIGHT, DARK = 200, 50
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 PROGRAMS = {
     "im": "semiseg.programs.im:IM",
+    "im_moving": "semiseg.programs.im_moving:IMMoving",
     "im_plus": "semiseg.programs.im_plus:IMPlus",
     "im_plusplus": "semiseg.programs.im_plus:IMPlusPlus",
     "aim_plus": "semiseg.programs.aim:AIMPlus",

@@ -73,8 +73,8 @@ class Single(Program):
         """Train both."""
         config = session.data.config
         base = baseline(session)
-        member = session.train(0, 0, config.method)
+        member = session.train(0, 0, config.name)
         supervised = config.method == "supervised"
-        session.add_arm("labels only" if supervised else config.method, member.folder, member.val)
+        session.add_arm("labels only" if supervised else config.name, member.folder, member.val)
         session.add_generation(0, [member], True, "the only generation")
         return Outcome(member, [member], "it is the only model", member if supervised else base)

@@ -68,8 +68,8 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
             settings.put(key.strip(), value.strip(), f"--set {text}")
     made = settings.finish()
     settings.suggest({k: v for k, v in program_class(program).defaults(made.program_args).items() if k not in kept})
-    for mine, known in (("method_args", method), ("program_args", program)):  # noted whole: a default may change later
-        defaults = {k: v for k, v in settings.arguments[known].items() if isinstance(v, str | int | float)}
+    for mine, owner in (("method_args", method), ("program_args", program)):  # noted whole: a default may change later
+        defaults = {k: v for k, v in settings.arguments[owner].items() if isinstance(v, str | int | float)}
         setattr(made, mine, {**defaults, **getattr(made, mine)})
     return made
 

@@ -1,0 +1,84 @@
+"""IM without generations: a method's belief and moving averages of its student are the committee, asked in every step.
+
+[0] Vorndran and Roeck, arXiv 2401.14387   [1] Tarvainen and Valpola 2017, https://arxiv.org/abs/1703.01780 (averages)
+Differs from [0]: the members are one training at different times, so they cost forward passes and no training; they move, so
+nothing is stored; a disputed pixel loses its weight in the method's own unlabeled terms (route "online").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from semiseg.batch import Clock, Target, Unlabeled
+from semiseg.ema import Average
+from semiseg.errors import USAGE, Problem, Refusal
+from semiseg.inconsistency import inconsistency_mask
+from semiseg.methods.base import Method
+from semiseg.programs.base import Outcome, Single
+from semiseg.programs.session import Session
+from semiseg.task import Task
+from semiseg.training.prepare import Prepared
+
+MOST = 6
+
+
+class IMMoving(Single):
+    """members: the belief, and averages of the student with decays .9, .99, .999, … (see `Average` for short trainings)."""
+
+    name = "im_moving"
+
+    def __init__(self, *, members: int = 3) -> None:
+        if not 2 <= members <= MOST:
+            expected = f"2 to {MOST}: one model cannot disagree with itself"
+            raise Refusal(Problem("C02", "im_moving.members", f"is {members}", expected=expected), USAGE)
+        self.members = members
+
+    def run(self, session: Session) -> Outcome:
+        """One model of the method, watched, and the labels-only baseline beside it."""
+        config = session.data.config
+        if not session.data.method().uses_unlabeled:
+            found = f"refines what a method believes, and {config.method} believes nothing"
+            raise Refusal(Problem("C11", "--method", found, "use fixmatch+im_moving, or im"), USAGE)
+        kept = {f.name: getattr(session.data, f.name) for f in fields(Prepared)}
+        session.data = Watched(**kept, members=self.members)
+        return super().run(session)
+
+
+@dataclass
+class Watched(Prepared):
+    """Prepared data whose methods have a moving committee."""
+
+    members: int = 2
+
+    def method(self, name: str | None = None) -> Method:
+        """As `Prepared.method`; the committee's answers count as images sent forward."""
+        made = super().method(name)
+        if made.uses_unlabeled:
+            own, others = made.images_per_step, self.members - 1
+            made.refine = MovingCommittee(made.student, self.task, self.members)
+            made.images_per_step = lambda labeled, unlabeled: own(labeled, unlabeled) + others * unlabeled  # type: ignore[method-assign]
+        return made
+
+
+class MovingCommittee(nn.Module):
+    """A refiner. Weights of a belief become 0 where an average of the student says otherwise about the weak view."""
+
+    def __init__(self, student: nn.Module, task: Task, members: int) -> None:
+        super().__init__()
+        self.task = task
+        self.student = (student,)  # whose parameters are the method's, not ours
+        self.averages = nn.ModuleList(Average(student, 1 - 0.1**i) for i in range(1, members))
+
+    @torch.no_grad()
+    def forward(self, unlabeled: Unlabeled, target: Target | None, clock: Clock) -> tuple[Unlabeled, Target]:
+        """Move the averages to the student as it is now, ask them, and compare."""
+        assert target is not None
+        votes = [target.label]
+        for average in self.averages:
+            average.update(self.student[0], clock.total)  # type: ignore[operator]
+            votes.append(self.task.label(self.task.prob(average(unlabeled.weak))).to(target.label.dtype))
+        agree: Tensor = inconsistency_mask(torch.stack(votes), self.task).agree
+        return unlabeled, target.replace(weight=target.weight * agree)

@@ -1,0 +1,94 @@
+"""A committee that moves with the student: its votes re-derived in loops, and whole runs around every method."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+
+import semiseg
+import tiny
+from semiseg.batch import Clock
+from semiseg.errors import Refusal
+from semiseg.methods import METHODS, method_class
+from semiseg.programs.im_moving import IMMoving, MovingCommittee
+from semiseg.storage import read_tensors
+
+
+def belief(task, unlabeled):
+    g = torch.Generator().manual_seed(2)
+    own = task.target(torch.randn(3, task.channels, 8, 8, generator=g), unlabeled.valid)
+    return own.replace(weight=torch.rand(own.weight.shape, generator=g))
+
+
+def student_of(task, seed):
+    torch.manual_seed(seed)
+    return tiny.Pixelwise(1, task.channels).eval()
+
+
+def test_votes_in_loops(kind):
+    """Average i after n updates has moved by 1 - min(1 - 1/(n+1), 1 - 10^-i): .9 and .99 are still warming up here."""
+    task, unlabeled = tiny.task_of(kind), tiny.unlabeled(kind, size=8)
+    own, student = belief(task, unlabeled), student_of(task, 0)
+    committee = MovingCommittee(student, task, 3)
+    weights = [copy.deepcopy(student.state_dict()) for _ in range(2)]
+    for n in range(3):
+        torch.manual_seed(n)
+        for p in student.parameters():
+            torch.nn.init.normal_(p)
+        same, target = committee(unlabeled, own, Clock(n, 10**6))
+        assert same is unlabeled and torch.equal(target.label, own.label) and not target.weight.requires_grad
+        labels = []
+        for i, mine in enumerate(weights, 1):
+            decay = min(1 - 1 / (n + 1), 1 - 0.1**i)
+            for key, value in student.state_dict().items():
+                mine[key] = decay * mine[key] + (1 - decay) * value
+            other = copy.deepcopy(student)
+            other.load_state_dict(mine)
+            labels.append(task.label(task.prob(other(unlabeled.weak))))
+        for b, y, x in itertools.product(range(3), range(8), range(8)):
+            alike = all(torch.equal(label[b, ..., y, x].long(), own.label[b, ..., y, x].long()) for label in labels)
+            want = own.weight[b, :, y, x] * alike
+            torch.testing.assert_close(target.weight[b, :, y, x], want, rtol=0, atol=1e-6)
+    assert (target.weight < own.weight).any() and (target.weight > 0).any()
+
+
+def test_it_is_part_of_the_method_and_never_trained(prepared, tmp_path):
+    session = tiny.session(tmp_path, prepared("binary"), method="fixmatch")
+    method = session.data.method()
+    method.refine = MovingCommittee(method.student, method.task, 4)
+    names = [k for k in method.state_dict() if k.startswith("refine")]
+    assert len([k for k in names if k.endswith("updates")]) == 3  # saved with the method, the student not once more
+    assert not any("student" in k for k in names)
+    trained = {id(p) for g in method.groups() for p in g["params"]}
+    assert not trained & {id(p) for p in method.refine.parameters()}
+
+
+SMALL = {"size": 16, "steps": 4, "batch": 2, "network": "unet1x1:0.25", "device": "cpu", "threads": 1, "workers": 1,
+         "unlabeled_batch": 2, "checkpoint_every": 2, "eval_every": 4, "quiet": True}  # fmt: skip
+
+
+def test_a_whole_run_counts_what_it_asks(folders, tmp_path):
+    """2 labeled, 2 weak, 2 strong and 2 for each average a step; the arm has the program's name."""
+    for members, images in ((3, 10), (5, 14)):
+        summary = semiseg.train(folders["multiclass"], tmp_path / str(members), method="fixmatch+im_moving",
+                                sets=[f"im_moving.members={members}", "baseline=no"], **SMALL)  # fmt: skip
+        assert summary["images_forwarded"] == 4 * images
+        assert summary["arms"][-1]["name"] == "fixmatch+im_moving"
+    a, b = (read_tensors(tmp_path / n / "generation-0/member-0/final/weights.safetensors") for n in "35")
+    assert a.keys() == b.keys()  # the committee is not shipped
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if method_class(n).uses_unlabeled])
+def test_it_attaches_to_every_method(name, prepared, tmp_path, kind):
+    config = {"method": name, "method_args": tiny.easy(method_class(name)), "steps": 2, "eval_every": 2}
+    session = tiny.session(tmp_path, prepared(kind), program="im_moving", baseline=False, **config)
+    model = IMMoving(members=2).run(session).model
+    assert torch.tensor(float(model.val["miou"] or 0)).isfinite()
+
+
+def test_who_believes_nothing_has_nothing_to_refine(folders, tmp_path):
+    with pytest.raises(Refusal, match="believes nothing"):
+        semiseg.train(folders["binary"], tmp_path / "r", method="im_moving", **SMALL)
+    with pytest.raises(Refusal, match="cannot disagree with itself"):
+        IMMoving(members=1)
