@@ -242,9 +242,7 @@ class Metrics:
         }
 
 
-def _scores(
-    matrix: Tensor, multilabel: bool, predicted: bool = False
-) -> tuple[list[float | None], list[float | None]]:
+def _scores(matrix: Tensor, multilabel: bool, predicted: bool = False) -> tuple[list[float | None], list[float | None]]:
     """IoU and Dice per class from (K,K), or per label from (K,2,2); rows are the truth. None where it has no pixel.
 
     predicted: what was predicted only is scored (0) as well.

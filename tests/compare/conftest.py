@@ -11,7 +11,7 @@ from semiseg.compare.request import Request
 from semiseg.programs.train import train
 
 
-def add_test(root, kind, n=4, size=24):
+def add_test(root, kind, n=6, size=24):
     """A test split beside what tiny.write_folder makes."""
     masks = tiny.truth(kind, n, size, 3)
     for i, image in enumerate(tiny.draw(masks, 3)):
@@ -27,7 +27,7 @@ def add_test(root, kind, n=4, size=24):
 
 @pytest.fixture(scope="session")
 def tested(tmp_path_factory):
-    """{kind: data folder with val (20 images, so that it may choose) and test}."""
+    """{kind: data folder with val (20 images, so that it may choose) and test (6, so that there are intervals)}."""
     root = tmp_path_factory.mktemp("tested")
     return {k: add_test(tiny.write_folder(root / k, k, val=20), k) for k in tiny.KINDS}
 

@@ -2,6 +2,7 @@
 
 import csv
 import signal
+import threading
 
 import pytest
 
@@ -30,7 +31,7 @@ def write_run(run, batch="same", miou=0.5):
     storage.write_json(run / "generation-0/member-0/final/result.json", {"first_batch": batch})
     storage.write_json(run / "summary.json", {
         "generations": [{"members": [member]}], "model": {"folder": member["folder"], "val": {"miou": miou}},
-        "seconds": {"training_all_tries": 2.0}, "images_forwarded": 20,
+        "seconds": {"training_all_tries": 2.0}, "images_forwarded": 20, "commit": "theirs", "command": "semiseg train …",
     })  # fmt: skip
     storage.write_json(run / "run_state.json", {"status": "finished"})
 
@@ -75,10 +76,9 @@ def soon(monkeypatch):
     monkeypatch.setattr("semiseg.compare.cells.slots", lambda jobs: [{} for _ in range(jobs)])
 
 
-def run(out, cells, fake, jobs=1):
+def run(out, cells, fake, jobs=1, read=lambda cell, run: 0.4):
     out.mkdir(exist_ok=True)
-    runner = Runner(grid_of(out, cells, jobs), Log(quiet=True), lambda cell, run: 0.4, fake)
-    return {r.cell: r for r in runner.run()}
+    return {r.cell: r for r in Runner(grid_of(out, cells, jobs), Log(quiet=True), read, fake).run()}
 
 
 def test_a_cell_waits_for_what_it_takes_over(tmp_path):
@@ -112,13 +112,86 @@ def test_a_failed_cell_stops_nobody_and_is_tried_again(tmp_path):
     assert again.started == ["a"] and rows["a"].status == "finished"
 
 
-def test_a_reading_that_fails_is_a_failed_cell(tmp_path):
-    def broken(cell, run):
-        raise RuntimeError("CUDA out of memory")
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), KeyError("first"), MemoryError("none left")])
+def test_a_reading_that_fails_is_one_failed_cell(tmp_path, error):
+    def read(cell, run):
+        if cell.name == "a":
+            raise error
+        return 0.4
 
-    grid = grid_of(tmp_path, [cell("a")])
-    rows = Runner(grid, Log(quiet=True), broken, Fake(tmp_path)).run()
-    assert rows[0].status == "failed" and "out of memory" in rows[0].message
+    rows = run(tmp_path, [cell("a"), cell("b"), cell("c")], Fake(tmp_path), read=read)
+    assert [rows[n].status for n in "abc"] == ["failed", "finished", "finished"]
+    assert rows["a"].message == f"{type(error).__name__}: {error}"
+
+
+def test_a_finished_cell_that_lacks_something_stops_nobody(tmp_path):
+    write_run(tmp_path / "cells/a")
+    storage.write_json(tmp_path / "cells/a/generation-0/member-0/final/result.json", {})
+    rows = run(tmp_path, [cell("a"), cell("b", "a")], Fake(tmp_path))
+    assert (rows["a"].status, rows["a"].message) == ("failed", "KeyError: 'first_batch'")
+    assert rows["b"].status == "finished"
+
+
+def test_the_next_cell_starts_while_one_is_read(tmp_path):
+    """The reading of a waits for the start of b: where one waits for the other, it never comes."""
+    fake, started = Fake(tmp_path), threading.Event()
+
+    def begin(cell, out, extra):
+        if cell.name == "b":
+            started.set()
+        return fake(cell, out, extra)
+
+    def read(cell, run):
+        return float(started.wait(20))
+
+    rows = run(tmp_path, [cell("a"), cell("b", "a")], begin, read=read)
+    assert [rows[n].score for n in "ab"] == [1, 1]
+
+
+def test_one_cell_is_read_at_a_time_in_the_order_of_their_ends(tmp_path):
+    read, inside = [], threading.Lock()
+
+    def slow(cell, run):
+        assert inside.acquire(blocking=False)
+        read.append(cell.name)
+        inside.release()
+        return 0.4
+
+    write_run(tmp_path / "cells/d")
+    rows = run(tmp_path, [cell(n) for n in "abcd"], Fake(tmp_path), jobs=2, read=slow)
+    assert read == ["d", "a", "b", "c"] and {r.status for r in rows.values()} == {"finished"}
+
+
+def test_a_signal_ends_a_reading(tmp_path):
+    """What is read asks for it; what waits to be read is left."""
+    read = []
+
+    def long(cell, run):
+        read.append(cell.name)
+        STOP.requested = 143
+        raise Stopped(143)
+
+    for name in "ab":
+        write_run(tmp_path / "cells" / name)
+    try:
+        with pytest.raises(Stopped):
+            run(tmp_path, [cell("a"), cell("b"), cell("c")], Fake(tmp_path, looks=10**9), read=long)
+    finally:
+        STOP.requested = 0
+    assert set(read) <= {"a", "b"}
+    assert not (tmp_path / "cells.csv").exists()  # nothing ended
+
+
+def test_a_row_says_what_trained_it(tmp_path, monkeypatch):
+    """Also where another source goes on later; what an older run did not note is not made up."""
+    monkeypatch.setattr("semiseg.compare.cells.commit", lambda: "ours")
+    write_run(tmp_path / "cells/a")
+    write_run(tmp_path / "cells/b")
+    summary = storage.read_json(tmp_path / "cells/b/summary.json")
+    storage.write_json(tmp_path / "cells/b/summary.json", {k: v for k, v in summary.items() if k[:4] != "comm"})
+    rows = run(tmp_path, [cell("a"), cell("b"), cell("c")], Fake(tmp_path, fail={"c"}))
+    assert [rows[n].commit for n in "abc"] == ["theirs", "", "ours"]
+    assert rows["a"].command == "semiseg train …" and rows["b"].command.startswith("semiseg train data")
 
 
 def test_other_labeled_batches_are_an_error_and_no_silence(tmp_path):

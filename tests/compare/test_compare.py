@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 import tiny
 from semiseg import storage
 from semiseg.compare import compare, summary
+from semiseg.compare.cells import commit, spent
 from semiseg.compare.statistics import counts, miou
 from semiseg.errors import Refusal
 from semiseg.model import Model
 from semiseg.predict import evaluate_split
+from semiseg.programs.train import train
 
 spec = importlib.util.spec_from_file_location("report_checks", Path(__file__).parents[1] / "report/checks.py")
 checks = importlib.util.module_from_spec(spec)
@@ -39,12 +42,13 @@ def test_from_a_request_to_a_page(ask, here):
     out = request.out
     assert result["failed"] == [] and len(here.started) == 2 * 5
     assert set(readings(out).values()) == {1}
+    assert {r["commit"] for r in rows_of(out / "cells.csv")} == {commit()}
     table = {r["arm"]: r for r in rows_of(out / "table.csv")}
     base = "labels only"
     assert list(table) == [base, f"{base}, best of 3 on val", f"{base}, average of 3 at prediction",
                            f"{base}, 3× steps", "fixmatch", "im, members=2", "full labels"]  # fmt: skip
     for arm, row in table.items():
-        assert row["n_seeds"] == "2" and row["n_images"] == "4" and row["split"] == "test"
+        assert row["n_seeds"] == "2" and row["n_images"] == "6" and row["split"] == "test"
         assert len(row["miou_per_seed"].split(";")) == 2 and float(row["miou"]) >= 0
         if arm != base:
             assert float(row["low"]) <= float(row["delta"]) <= float(row["high"])
@@ -70,7 +74,7 @@ def check_page(text, arms):
     assert loads and all(v.startswith("data:") for v in loads)
     assert "http" not in text.replace("http-equiv", "")
     assert all(s.get("aria-label") for s in tree.named("svg")) and all(i["alt"] for i in tree.named("img"))
-    assert len(tree.named("img")) == 4 * (2 + arms + 1)  # four test images: itself, truth, every arm
+    assert len(tree.named("img")) == 6 * (2 + arms + 1)  # six test images: itself, truth, every arm
     assert "nan" not in tree.text.lower().split() and "None" not in tree.text.replace("None.", "")
     style = text[text.index("<style>") : text.index("</style>")]
     wide = [w for w in checks.too_wide(tree, style) if w != "a chart that does not shrink"]  # widths in per cent
@@ -88,6 +92,77 @@ def go_on(request, here, out):
     with pytest.raises(Refusal, match="another budget: steps: 4 → 5") as caught:
         compare(request, quiet=True, begin=here)
     assert caught.value.exit == 4
+
+
+@pytest.fixture
+def idle(here):
+    """No cell comes to anything."""
+
+    class Every(set):
+        def __contains__(self, name):
+            return True
+
+    here.broken = Every()
+    return here
+
+
+def test_results_of_other_data_are_not_taken_for_these(ask, idle, tested, tmp_path):
+    """A folder of the same name, or the same one changed: exit 4, and nothing is started."""
+    request = ask("fixmatch", baselines="none")
+    compare(request, quiet=True, begin=idle)
+    mine = tmp_path / "other/binary"
+    shutil.copytree(tested["binary"], mine)
+    request.data = [mine]
+    compare(request, quiet=True, begin=idle)  # the same files
+    (mine / "images/00.png").unlink()
+    (mine / "masks/00.png").unlink()
+    idle.started.clear()
+    with pytest.raises(Refusal, match="holds other images, masks or lists than 'binary'") as caught:
+        compare(request, quiet=True, begin=idle)
+    assert caught.value.exit == 4 and str(mine) in str(caught.value) and idle.started == []
+    request.out = tmp_path / "another"
+    compare(request, quiet=True, begin=idle)
+
+
+def test_a_comparison_grows(ask, idle, tested):
+    """More data sets, labels, seeds and methods; a folder that an older version wrote takes the hashes of now."""
+    request = ask("fixmatch", baselines="none")
+    compare(request, quiet=True, begin=idle)
+    grid = request.out / "grid.json"
+    storage.write_json(grid, {k: v for k, v in storage.read_json(grid).items() if k != "data"})
+    compare(request, quiet=True, begin=idle)
+    first = storage.read_json(grid)["data"]
+    assert list(first) == ["binary"]
+    request.data.append(tested["multiclass"])
+    request.labels, request.seeds, request.methods = ["3", "all"], 2, ["fixmatch", "im@members=2"]
+    idle.started.clear()
+    compare(request, quiet=True, begin=idle)
+    assert len(idle.started) == 2 * 2 * 2 * 3
+    assert storage.read_json(grid)["data"].keys() == {"binary", "multiclass"}
+    request.data = request.data[1:]
+    compare(request, quiet=True, begin=idle)
+    assert first.items() <= storage.read_json(grid)["data"].items()
+
+
+def test_what_a_run_cost_and_which_source_trained_it(tested, tmp_path, monkeypatch):
+    """EvalNet's training counts; a member that is taken over keeps the commit that trained it."""
+    options = {"size": 16, "batch": 2, "network": "unet1x1:0.25", "steps": 3, "threads": 1, "workers": 1, "quiet": True}
+    monkeypatch.setattr("semiseg.training.loop.commit", lambda: "older")
+    first = train(tested["binary"], tmp_path / "a", method="committee", **options, **{"committee.members": 2})
+    monkeypatch.setattr("semiseg.training.loop.commit", lambda: "newer")
+    more = {"evalnet.members": 2, "evalnet.generations": 1}
+    made = train(tested["binary"], tmp_path / "b", method="evalnet", reuse=str(tmp_path / "a"), **options, **more)
+    assert (first["commit"], made["commit"]) == ("older", "older; newer")
+    members = [m for g in made["generations"] for m in g["members"]]
+    assert len(members) == 3 and [m["hash"] for m in members[:2]] == [
+        m["hash"] for m in first["generations"][0]["members"]
+    ]
+    assert made["images_forwarded"] == sum(m["images_forwarded"] for m in members) + 3 * 2
+    judge = storage.read_json(tmp_path / "b/generation-0/evalnet/result.json")
+    assert judge["seconds"] > 0
+    seconds = sum(m["seconds"] for m in members) + judge["seconds"]
+    assert made["seconds"]["training_all_tries"] == pytest.approx(seconds, abs=0.01)
+    assert spent(made)[1] == made["images_forwarded"] and spent(made)[0] >= round(seconds, 1)
 
 
 def test_failures_are_rows(ask, here):

@@ -47,6 +47,22 @@ def test_equal_budgets(ask):
         assert same == {"size": 16, "batch": 2, "network": "unet1x1:0.25"} and cell.options["seed"] == 0
 
 
+def test_an_evalnet_is_a_model(ask):
+    """It is trained for as many steps as a member."""
+    for arm, members in (("evalnet@members=2@generations=1", 3), ("im_plusplus@generations=2", 5), ("im", 4)):
+        assert plan(ask(arm, baselines="none")).models == members + (arm != "im"), arm
+
+
+def test_a_committee_takes_over_what_another_size_has(ask):
+    request = ask("im", labels=["4"], seeds=2)
+    for name in ("binary-4-seed0-committee-2", "binary-4-seed0-committee-4", "binary-all-seed0-committee-2"):
+        (request.out / "cells" / name).mkdir(parents=True)
+    of = {c.name: [s for s in c.sets if s.startswith("reuse=")] for c in plan(request).cells}
+    assert of["binary-4-seed0-committee-4"] == [f"reuse={request.out / 'cells/binary-4-seed0-committee-2'}"]
+    assert of["binary-4-seed1-committee-4"] == [] == of["binary-4-seed0-labels-only-4x-steps"]
+    assert of["binary-4-seed0-im"] == [f"reuse={request.out / 'cells/binary-4-seed0-committee-4'}"]
+
+
 def test_one_model_needs_no_longer_row(ask):
     grid = plan(ask("fixmatch", "mean_teacher", baselines="none"))
     assert names(grid) == ["0-committee-1", "0-fixmatch", "0-mean_teacher"]
@@ -75,6 +91,46 @@ def test_rows_that_are_there_anyway(ask):
     assert len(grid.notes) == 2
 
 
+def test_a_val_set_too_small_to_choose_by_is_said(ask, tmp_path):
+    """With 20 images there is the row, and with one model nothing is chosen."""
+    small = tiny.write_folder(tmp_path / "small", "binary", labeled=6, val=19)
+    said = plan(replace(ask("im"), data=[small])).notes
+    assert any("val has 19 images, fewer than the 20" in n and "best of 4 on val" in n for n in said)
+    assert not any("best of" in n for n in plan(ask("im")).notes)
+    assert not any("best of" in n for n in plan(replace(ask("fixmatch"), data=[small])).notes)
+
+
+def test_an_arm_has_no_budget_of_its_own(ask):
+    """Where labels only could not have it, the difference would not be the method's."""
+    for own in ("batch=8", "size=24", "resize=32", "network=unet", "batch =4"):
+        key = own.partition("=")[0].strip()
+        with pytest.raises(Refusal, match=f"sets {key} for itself.*another comparison") as caught:
+            plan(ask(f"im@{own}"))
+        assert caught.value.exit == 2
+    assert plan(ask("im@unlabeled_batch=4", "fixmatch@lr=0.01", "im@augment=none")).cells
+    with pytest.raises(Refusal, match="sets what the grid decides: seed"):
+        plan(ask("im@seed=4"))
+
+
+def test_no_labels_at_all(ask):
+    with pytest.raises(Refusal, match="--labels names no number of labels") as caught:
+        plan(ask("fixmatch", labels=[]))
+    assert caught.value.exit == 2
+
+
+def test_the_hash_of_a_folder_is_that_of_its_files(ask, tested, tmp_path):
+    """Not of what is asked of it; masks of unlabeled images count where they are opened."""
+    first = plan(ask("fixmatch")).data
+    assert list(first) == ["binary"]
+    assert plan(ask("im", labels=["3", "4"], seeds=2, split="val")).data == first
+    assert plan(replace(ask("fixmatch"), options={"size": 24, "batch": 4})).data == first
+    other = tmp_path / "binary"
+    shutil.copytree(tested["binary"], other)
+    mask = other / "test/masks/00.png"
+    tiny.save(mask, np.full((24, 24), 255, np.uint8))
+    assert plan(replace(ask("fixmatch"), data=[other])).data["binary"] != first["binary"]
+
+
 def test_full_labels(ask, tested, tmp_path):
     """Without masks of unlabeled images: all labels where fewer were asked for, nothing and a note otherwise."""
     full = [c for c in plan(ask("fixmatch", labels=["3", "4"])).cells if c.arm == "full labels"]
@@ -91,7 +147,8 @@ def test_full_labels(ask, tested, tmp_path):
         (lists / f"splits/{split}.txt").write_text("\n".join(f"{i:02d}" for i in those))
     (lists / "splits/test.txt").write_text("t0\nt1")
     grid = plan(replace(ask("fixmatch"), data=[lists]))
-    assert grid.cells[-1].options["oracle"] is True
+    assert grid.cells[-1].options["oracle"] is True and list(grid.data) == ["lists", "lists/masks"]
+    assert grid.path("lists/masks") == lists
     assert "--oracle" in grid.cells[-1].arguments(tmp_path)
     tiny.save(lists / "masks/04.png", np.zeros((9, 9), dtype=np.uint8))
     with pytest.raises(Refusal, match="D07"):

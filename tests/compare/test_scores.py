@@ -65,7 +65,27 @@ def test_confusion_is_that_of_evaluate(kind):
     said = metrics.compute()
     assert float(miou(made.sum(0))) == pytest.approx(said["miou"])
     assert float(dice(made.sum(0))) == pytest.approx(said["dice"])
-    assert scores.iou_per_image(made) == pytest.approx(said["iou_per_image"])
+    assert scores.iou_per_image(made, task.multilabel) == pytest.approx(said["iou_per_image"])
+
+
+def test_iou_per_image_by_loops(kind):
+    """Classes of an image: those of its truth (the IM paper); labels: those of its truth or prediction."""
+    task = tiny.task_of(kind)
+    masks, labels = tiny.truth(kind, 6, 12, 1), tiny.truth(kind, 6, 12, 2)
+    for i in range(5):  # one class, or nothing, is left in some truths and some predictions
+        (masks if i % 2 else labels)[i] = 0 if i < 3 else 1
+    each = []
+    for label, mask in zip(labels, masks, strict=True):
+        ious = []
+        for k in range(task.channels):
+            p, t = ((x[k] == 1) if task.multilabel else x == k for x in (label, mask))
+            if t.any() or (task.multilabel and p.any()):
+                ious.append(int((p & t).sum()) / int((p | t).sum()))
+        if ious:
+            each.append(sum(ious) / len(ious))
+    found = np.stack([scores.confusion(label, mask, task) for label, mask in zip(labels, masks, strict=True)])
+    got = scores.iou_per_image(counts(found, task.multilabel), task.multilabel)
+    assert got == pytest.approx(sum(each) / len(each))
 
 
 def test_calibration_is_torchmetrics(kind):
@@ -94,4 +114,7 @@ def test_risk_and_coverage():
     found = np.stack([hits, 0 * hits, 100 - hits], -1)[:, None]
     order = np.random.default_rng(0).permutation(10)
     risk = scores.risk_coverage(found[order], np.linspace(0, 1, 10)[order])
-    assert risk == pytest.approx([1 - hits[: n + 1].mean() / 100 for n in range(10)])
+    each = [1 - hits[: n + 1].mean() / 100 for n in range(10)]
+    assert risk == pytest.approx(each)
+    assert scores.mean_risk(found[order], np.linspace(0, 1, 10)[order]) == pytest.approx(sum(each) / 10)
+    assert scores.mean_risk(found, np.linspace(1, 0, 10)) > sum(each) / 10

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from semiseg.compare.cells import Start
+    from semiseg.compare.grid import Grid
     from semiseg.compare.request import Request
 
 FREE = ("jobs", "blocks", "out", "methods", "seeds", "labels", "data", "split", "baselines")
@@ -18,10 +19,10 @@ def compare(request: Request, command: str = "", quiet: bool = False, begin: Sta
     """Run a comparison into request.out, or what is missing of it; returns rows, cells and paths.
 
     Raises Refusal before anything runs when something is wrong with the request or its data (exit 2 or 3), when the folder
-    holds a comparison with another budget (4) or is in use (7). A failed cell is a row, not an exception.
+    holds a comparison with another budget or other data (4) or is in use (7). A failed cell is a row, not an exception.
     """
     from semiseg import storage
-    from semiseg.compare import cells, gather, page, reading, table
+    from semiseg.compare import cells, gather, page, pairs, reading, table
     from semiseg.compare.grid import plan
     from semiseg.training.logs import Log
     from semiseg.training.signals import STOP, Stopped
@@ -33,15 +34,18 @@ def compare(request: Request, command: str = "", quiet: bool = False, begin: Sta
         grid = plan(request, lambda done, total: bar(done, total))
     storage.make_folder(out)
     with storage.lock(out):
-        if not (out / "grid.json").exists():
-            storage.write_json(out / "grid.json", budget)
+        _same_data(out, budget, grid)
         storage.sweep(out)
         for text in grid.notes:
             log.say(f"Note: {text}.")
         log.say(f"{len(grid.cells)} cells, {sum(c.steps for c in grid.cells)} steps in total, into {out}.")
 
+        def stop(done: int) -> None:
+            if STOP.requested:
+                raise Stopped(STOP.requested)
+
         def read(cell: Any, run: Path) -> float | None:
-            made = reading.read(run, cell.path, cell.split, cell.arm)
+            made = reading.read(run, cell.path, cell.split, cell.arm, stop)
             return gather.average([float(gather.miou(made[0].found.sum(0)))])
 
         STOP.install()
@@ -53,13 +57,15 @@ def compare(request: Request, command: str = "", quiet: bool = False, begin: Sta
         finally:
             STOP.release()
         groups = gather.gather(grid, rows)
-        made = table.write_csv(out / "table.csv", groups, command)
+        made = [table.as_row(a, g, command) for g in groups for a in g.arms]
+        table.write_csv(out / "table.csv", made)
+        table.write_csv(out / "pairs.csv", pairs.as_rows(groups, request.blocks), pairs.COLUMNS)
         storage.write_text(out / "table.md", table.markdown(groups, grid.notes))
         page.write(out / "compare.html", grid, groups, rows, command)
     failed = [{"cell": r.cell, "message": r.message} for r in rows if r.status == "failed"]
     return {
         "out": str(out), "report": str(out / "compare.html"), "table": made, "cells": [asdict(r) for r in rows],
-        "failed": failed, "notes": grid.notes,
+        "failed": failed, "notes": grid.notes, "limits": list(dict.fromkeys(t for g in groups for t in table.limits(g))),
     }  # fmt: skip
 
 
@@ -81,9 +87,26 @@ def _budget(request: Request) -> dict[str, Any]:
     return mine
 
 
+def _same_data(out: Path, budget: dict[str, Any], grid: Grid) -> None:
+    """Note in grid.json what was compared on. Refuses data that were others when the comparison saw them first."""
+    from semiseg import storage
+    from semiseg.errors import CHECKPOINT, Problem, Refusal
+
+    before = storage.read_json(out / "grid.json") if (out / "grid.json").exists() else budget
+    known = before.get("data", {})
+    fix = "restore the data, or choose another --out"
+    changed = [
+        Problem("S09", str(grid.path(key)), f"holds other images, masks or lists than '{key}' of {out} did", fix)
+        for key, found in grid.data.items() if known.get(key, found) != found
+    ]  # fmt: skip
+    if changed:
+        raise Refusal(changed, CHECKPOINT)
+    storage.write_json(out / "grid.json", {**before, "data": {**known, **grid.data}})
+
+
 def summary(result: dict[str, Any]) -> list[str]:
     """What a terminal shows: the rows of every data set, failures, where the page is."""
-    from semiseg.compare.table import digits
+    from semiseg.compare.table import bounds, digits
 
     lines: list[str] = []
     place: tuple[str, str] | None = None
@@ -93,10 +116,9 @@ def summary(result: dict[str, Any]) -> list[str]:
             place = (row["data"], row["labels"])
             lines += ["", f"{row['data']}, labels: {row['labels']} ({row['split']}, {row['n_images']} images)",
                       f"{'':{width}}   mIoU   Δ to labels only, 95 %      gap recovered"]  # fmt: skip
-        gain = f"{digits(row['delta'], '+.3f')} [{digits(row['low'], '+.3f')}, {digits(row['high'], '+.3f')}]"
         gap = row["gap_note"] if row["gap_recovered"] is None else f"{row['gap_recovered']:.0%}"
         note = f"  ({row['note']})" if row["note"] else ""
-        shown = gain if row["delta"] is not None else ""
+        shown = bounds(row["delta"], row["low"], row["high"]) if row["delta"] is not None else ""
         lines.append(f"{row['arm']:{width}}  {digits(row['miou']):>6}  {shown:26} {gap}{note}".rstrip())
     lines += [f"Failed: {f['cell']}: {f['message']}" for f in result["failed"]]
-    return [*lines[1:], "", f"table: {result['out']}/table.csv", f"report: {result['report']}"]
+    return [*lines[1:], "", *result["limits"], f"table: {result['out']}/table.csv", f"report: {result['report']}"]

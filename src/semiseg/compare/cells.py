@@ -11,9 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,10 @@ from semiseg.compare.grid import Cell, Grid
 from semiseg.compare.streams import Streams
 from semiseg.errors import Problem, Refusal
 from semiseg.training.logs import Log
+from semiseg.training.origin import commit
+from semiseg.training.signals import Stopped
+
+__all__ = ["FIELDS", "Process", "Read", "Row", "Runner", "Start", "commit", "finished", "spent", "start"]
 
 POLL = 0.2
 STOPPING = 120
@@ -33,7 +37,10 @@ FIELDS = ("cell", "status", "message", "data", "labels", "seed", "arm", "split",
 
 @dataclass
 class Row:
-    """One line of cells.csv. status: waiting, running, finished or failed; val and score: mIoU of the cell's model."""
+    """One line of cells.csv. status: waiting, running, finished or failed; val and score: mIoU of the cell's model.
+
+    commit, command: of the training; before it has ended, those of one that starts now. commit is "" where it was not noted.
+    """
 
     cell: str
     status: str
@@ -69,7 +76,7 @@ class Process(Protocol):
 
 Start = Callable[[Cell, Path, Mapping[str, str]], Process]
 Read = Callable[[Cell, Path], float | None]
-"""Start a cell with extra environment variables; read its split, returning the mIoU of its model."""
+"""Start a cell with extra environment variables; read its split, in a thread, returning the mIoU of its model."""
 
 
 def start(cell: Cell, out: Path, extra: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -99,7 +106,10 @@ def slots(jobs: int) -> list[dict[str, str]]:
 
 
 class Runner:
-    """Keeps every slot busy with the first cell whose needs have ended. `rows` is the state of every cell."""
+    """Keeps every slot busy with the first cell whose needs are trained. `rows` is the state of every cell.
+
+    What is trained is read by one thread, a cell at a time and in the order of the ends: no slot waits for it.
+    """
 
     def __init__(self, grid: Grid, log: Log, read: Read, begin: Start = start) -> None:
         self.out, self.log, self.read, self.begin = grid.request.out, log, read, begin
@@ -108,6 +118,8 @@ class Runner:
         self.rows = {c.name: self._row(c) for c in grid.cells}
         self.streams = Streams()
         self.running: dict[str, tuple[Process, dict[str, str]]] = {}
+        self.readings: dict[str, Future[dict[str, Any]]] = {}
+        self.reader = ThreadPoolExecutor(1)
 
     def _row(self, cell: Cell) -> Row:
         command = shlex.join(["semiseg", *cell.arguments(self.out)])
@@ -118,24 +130,27 @@ class Runner:
         """Everything that is not finished yet. A signal stops the processes after they saved their state (Stopped)."""
         with ExitStack() as stack:
             bar = stack.enter_context(self.log.bar("comparing", sum(c.steps for c in self.cells.values())))
+            stack.callback(self.reader.shutdown, cancel_futures=True)
             stack.callback(self._stop)
-            for name, cell in self.cells.items():
+            for name in self.cells:
                 if finished(self.out / "cells" / name):
-                    self._collect(cell, 0)
+                    self._ended(name, 0)
             free = slots(self.jobs)
             while any(r.status in ("waiting", "running") for r in self.rows.values()):
                 for name in [n for n, (process, _) in self.running.items() if process.poll() is not None]:
                     process, slot = self.running.pop(name)
                     free.append(slot)
-                    self._collect(self.cells[name], process.poll() or 0)
+                    self._ended(name, process.poll() or 0)
+                for name in [n for n, reading in self.readings.items() if reading.done()]:
+                    self._collect(name, self.readings.pop(name))
                 while free and (following := self._next()):
                     self._start(following, free.pop(0))
                 bar(self._steps(), self._note())
-                time.sleep(POLL if self.running else 0)
+                time.sleep(POLL if self.running or self.readings else 0)
         return list(self.rows.values())
 
     def _next(self) -> Cell | None:
-        ended = {n for n, r in self.rows.items() if r.status in ("finished", "failed")}
+        ended = {n for n, r in self.rows.items() if r.status != "waiting"} - self.running.keys()
         ready = (c for c in self.cells.values() if self.rows[c.name].status == "waiting" and ended.issuperset(c.needs))
         return next(ready, None)
 
@@ -147,22 +162,40 @@ class Runner:
         except OSError as error:
             row.status, row.message = "failed", f"could not be started: {error}"
 
-    def _collect(self, cell: Cell, code: int) -> None:
-        """A process has ended: read what is to be read, note what there is."""
-        row, run = self.rows[cell.name], self.out / "cells" / cell.name
+    def _ended(self, name: str, code: int) -> None:
+        """A process is over: what it trained is read next."""
+        row = self.rows[name]
+        if code or not finished(self.out / "cells" / name):
+            row.status, row.message = "failed", message(self.out, name, code)
+            self.save()
+        else:
+            row.status = "running"
+            self.readings[name] = self.reader.submit(self._look, self.cells[name])
+
+    def _look(self, cell: Cell) -> dict[str, Any]:
+        """Read what is to be read of a trained cell; what is new in its row."""
+        run = self.out / "cells" / cell.name
+        self.streams.check(cell, run)
+        score = self.read(cell, run)
+        summary = storage.read_json(run / "summary.json")
+        seconds, images = spent(summary)
+        storage.remove(run / "cache")  # decoded pixels: nothing after the training reads them
+        return {
+            "status": "finished", "score": score, "val": ((summary.get("model") or {}).get("val") or {}).get("miou"),
+            "seconds": seconds, "images_forwarded": images, "commit": summary.get("commit", ""),
+            "command": summary.get("command") or self.rows[cell.name].command,
+        }  # fmt: skip
+
+    def _collect(self, name: str, reading: Future[dict[str, Any]]) -> None:
+        """A reading is over. Whatever went wrong in it is this cell's failure and nobody else's."""
         try:
-            if code or not finished(run):
-                row.status, row.message = "failed", message(self.out, cell.name, code)
-            else:
-                self.streams.check(cell, run)
-                row.score = self.read(cell, run)
-                summary = storage.read_json(run / "summary.json")
-                row.val = ((summary.get("model") or {}).get("val") or {}).get("miou")
-                row.seconds, row.images_forwarded = spent(summary)
-                row.status = "finished"
-                storage.remove(run / "cache")  # decoded pixels: nothing after the training reads them
-        except (Refusal, RuntimeError, OSError) as error:  # RuntimeError: what a GPU says when its memory is full
-            row.status, row.message = "failed", str(error)
+            found = reading.result()
+        except Stopped:
+            raise
+        except Exception as error:
+            said = str(error) if isinstance(error, Refusal) else f"{type(error).__name__}: {error}"
+            found = {"status": "failed", "message": said}
+        self.rows[name] = replace(self.rows[name], **found)
         self.save()
 
     def _stop(self) -> None:
@@ -230,15 +263,3 @@ def message(out: Path, name: str, code: int) -> str:
     with suppress(OSError, IndexError):
         return f"ended with code {code}: {(out / 'logs' / f'{name}.txt').read_text().splitlines()[-1]}"
     return f"ended with code {code}"
-
-
-@cache
-def commit() -> str:
-    """The commit of the source that runs, or the version of an installed package."""
-    root = Path(semiseg.__file__).parents[2]
-    if (root / ".git").exists():
-        with suppress(OSError, subprocess.SubprocessError):
-            words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-            said = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
-            return said.stdout.strip()
-    return semiseg.__version__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,19 @@ from semiseg.compare import reading, scores
 from semiseg.compare.grid import Cell, Grid
 from semiseg.compare.reading import Reading
 from semiseg.compare.request import BASE
-from semiseg.compare.statistics import Draws, Interval, Recovered, dice, difference, draw, miou, recovered
+from semiseg.compare.statistics import (
+    BLOCKS,
+    Draws,
+    Interval,
+    Recovered,
+    dice,
+    difference,
+    draw,
+    jointly,
+    miou,
+    present,
+    recovered,
+)
 from semiseg.errors import Refusal
 
 FULL = "full labels"
@@ -24,7 +37,11 @@ Json = dict[str, Any]
 
 @dataclass
 class Arm:
-    """An arm of one data set and number of labels, over its seeds. gain: Δ to labels only; over: Δ to the average of K."""
+    """An arm of one data set and number of labels, over its seeds.
+
+    gain: Δ to labels only; best, over: to the best and the average of K of them. joint: the interval of `gain` that holds
+    for all methods at once, see `_judge`.
+    """
 
     name: str
     data: str
@@ -36,31 +53,49 @@ class Arm:
     figures: Json = field(default_factory=dict)
     gain: Interval | None = None
     paired: list[int] = field(default_factory=list)  # the seeds of `gain`
+    best: Interval | None = None
     over: Interval | None = None
+    joint: tuple[float, float] | None = None
     share: Recovered | None = None
     folders: dict[int, Path] = field(default_factory=dict)  # of the member whose curve is shown
+    commits: list[str] = field(default_factory=list)  # of the trainings, each once
 
     @property
     def seeds(self) -> list[int]:
         """Seeds with a reading."""
         return sorted(self.readings)
 
+    @property
+    def asked(self) -> bool:
+        """Is it a method that was asked for, none of the rows that every comparison has?"""
+        return not self.name.startswith(BASE) and self.name != FULL
+
+    @property
+    def kept(self) -> int:
+        """Seeds whose model is one of generation 0, although other generations were trained after it."""
+        return sum(g == 0 < last for g, last in zip(self.figures["generation"], self.figures["last"], strict=True))
+
 
 @dataclass
 class Group:
-    """All arms of one data set and number of labels; `images` of the split were read."""
+    """All arms of one data set and number of labels; `images` of the split were read, in `blocks` independent runs."""
 
     data: str
     labels: str
     split: str
     arms: list[Arm]
     images: int = 0
+    blocks: int = 0
     classes: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
 
     def arm(self, name: str) -> Arm | None:
         """An arm with readings, by its name."""
         return next((a for a in self.arms if a.name == name and a.readings), None)
+
+    def of_many(self, word: str) -> Arm | None:
+        """The arm with readings of several labels-only models: their "best" on val or their "average"."""
+        return next((a for a in self.arms if a.name.startswith(f"{BASE}, {word} of ") and a.readings), None)
 
 
 def gather(grid: Grid, rows: list[running.Row]) -> list[Group]:
@@ -92,6 +127,8 @@ def _add(group: Group, cell: Cell, row: running.Row, run: Path) -> None:
             group.arms.append(arm)
         if cell not in arm.cells:
             arm.cells.append(cell)
+        if found and row.commit not in arm.commits:
+            arm.commits.append(row.commit)
         if not found:
             arm.failed[cell.seed] = row.message or row.status
     for made in found:
@@ -105,25 +142,42 @@ def _score(group: Group, blocks: int) -> None:
     for arm in group.arms:
         if arm.readings:
             arm.figures = figures(arm)
-    base, full = group.arm(BASE), group.arm(FULL)
+    base, full, best, mean = group.arm(BASE), group.arm(FULL), group.of_many("best"), group.of_many("average")
     first = next((a for a in group.arms if a.readings), None)
     if first is not None:
         one = next(iter(first.readings.values()))
-        group.images = len(one.names)
-        truth = one.found[..., 0].sum(0) + one.found[..., 2].sum(0)
+        group.images, group.blocks = len(one.names), len(one.names) // blocks
         group.classes = list(next(iter(first.summaries.values()))["classes"])
-        group.absent = [n for n, pixels in zip(group.classes, truth, strict=True) if not pixels]
-    mean = next((a for a in group.arms if a.name.startswith(f"{BASE}, average") and a.readings), None)
+        there = present(one.found.sum(0))
+        group.absent = [n for n, pixels in zip(group.classes, there, strict=True) if not pixels]
     for arm in group.arms:
-        if base is not None and arm is not base and (pair := _paired([arm, base], blocks)):
-            arm.gain = difference(pair[0][0], pair[0][1], pair[1])
+        arm.gain, arm.best, arm.over = (delta(arm, rival, blocks) for rival in (base, best, mean))
+        if arm.gain is not None and base is not None:
             arm.paired = sorted(set(arm.readings) & set(base.readings))
-        if mean is not None and arm is not mean and (pair := _paired([arm, mean], blocks)):
-            arm.over = difference(pair[0][0], pair[0][1], pair[1])
         if base is None or full is None or arm in (base, full):
             continue
         if triple := _paired([arm, base, full], blocks):
             arm.share = recovered(triple[0][0], triple[0][1], triple[0][2], triple[1])
+    _judge(group)
+
+
+def delta(arm: Arm, rival: Arm | None, blocks: int) -> Interval | None:
+    """Δ of an arm to another on what both have; None without a rival, or without a common seed or image list."""
+    if rival is None or arm is rival or not (pair := _paired([arm, rival], blocks)):
+        return None
+    return difference(pair[0][0], pair[0][1], pair[1])
+
+
+def _judge(group: Group) -> None:
+    """`joint` of the methods that can be credited: two or more seeds, and not in each of them a model of generation 0.
+
+    Such a model was trained before the method did anything: what it gains is the choice among several on val.
+    """
+    arms = [a for a in group.arms if a.asked and a.gain is not None and math.isfinite(a.gain.low)]
+    arms = [a for a in arms if len(a.paired) > 1 and a.kept < len(a.seeds)]
+    if arms and group.blocks >= BLOCKS:
+        for arm, bounds in zip(arms, jointly([a.gain for a in arms if a.gain], group.blocks), strict=True):
+            arm.joint = bounds
 
 
 def _paired(arms: list[Arm], blocks: int) -> tuple[list[Any], Draws] | None:
@@ -147,12 +201,14 @@ def figures(arm: Arm) -> Json:
     return {
         "miou": [float(miou(r.found.sum(0))) for r in reads],
         "dice": [float(dice(r.found.sum(0))) for r in reads],
-        "iou_per_image": [scores.iou_per_image(r.found) for r in reads],
+        "iou_per_image": [scores.iou_per_image(r.found, r.multilabel) for r in reads],
         "boundary_iou": [float(miou(r.edges.sum(0))) for r in reads],
         "calibration_error": [scores.calibration_error(r.bins) for r in reads],
         "mcce": [None if r.cells is None else float(r.cells.mean()) for r in reads],
+        "mean_risk": [None if r.share is None else scores.mean_risk(r.found, r.share) for r in reads],
         "risk": [None if r.share is None else scores.risk_coverage(r.found, r.share) for r in reads],
         "val_miou": [_val(s, arm.name) for s in sums],
+        "val_last": [_val_last(arm.folders[s], r.members) for s, r in zip(arm.seeds, reads, strict=True)],
         "seconds": [c[0] for c in own],
         "images_forwarded": [c[1] for c in own],
         "parameters": [s["parameters"] * r.members for s, r in zip(sums, reads, strict=True)],
@@ -173,6 +229,14 @@ def _val(summary: Json, name: str) -> float | None:
     arm = next((a for a in summary["arms"] if a["name"] == name), None)
     found = (arm or {}).get("val") or summary["model"].get("val") or {}
     return found.get("miou")
+
+
+def _val_last(folder: Path, members: int) -> float | None:
+    """mIoU on val of the last checkpoint, beside that of the one that was chosen; several models have none together."""
+    with suppress(Refusal):
+        found = storage.read_json(folder / "final" / "result.json").get("val_last") or {}
+        return found.get("miou") if members == 1 else None
+    return None
 
 
 def average(values: list[Any]) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from semiseg.data.folder import find
 from semiseg.errors import DATA, USAGE, Problem, Refusal
 from semiseg.methods import method_class
 from semiseg.training.config import amount
+from semiseg.training.loop import SELECTABLE
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,21 @@ class Cell:
 
 @dataclass
 class Grid:
-    """Cells in the order they start, what is to be said about them, and the models that labels only may train (K)."""
+    """Cells in the order they start, what is to be said about them, and the models that labels only may train (K).
+
+    data: what was read -> its hash. A key is the name of a data set, with /masks when those of unlabeled images were opened.
+    """
 
     request: Request
     cells: list[Cell]
     notes: list[str]
     models: int
     splits: dict[str, str]  # name of the data set -> the split that is read
+    data: dict[str, str] = field(default_factory=dict)
+
+    def path(self, key: str) -> Path:
+        """The folder of a key of `data`, as typed."""
+        return next(c.path for c in self.cells if c.data == key.partition("/")[0])
 
 
 def plan(request: Request, progress: Any = None) -> Grid:
@@ -70,21 +79,25 @@ def plan(request: Request, progress: Any = None) -> Grid:
     names = _data_names(request.data)
     cells: list[Cell] = []
     splits: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     k = max((a.models for a in asked), default=1)
     for name, path in names.items():
         given = {**_sides(request), "progress": progress, "known": {}}  # every file is read once, whatever is asked
         seen = _look(request, path, asked, problems, given)
-        if seen is None:
+        if not seen:
             continue
+        hashes[name] = (seen.get("all") or check(path, **given)).hash
+        notes += _unchosen(name, seen, k)
         splits[name] = _split(request, name, seen, problems, notes)
         full = _full(request, name, path, seen, splits[name], notes)
         if full is not None and "oracle" in full:  # masks that nobody has looked at yet
-            problems += check(path, oracle=True, **given).errors
+            opened = check(path, oracle=True, **given)
+            hashes[f"{name}/masks"], problems = opened.hash, problems + opened.errors
         cells += _cells(request, name, path, asked, k, full, splits[name])
     if problems:
         typed = any(p.code.startswith("C") for p in problems)
         raise Refusal(list(dict.fromkeys(problems)), USAGE if typed else DATA)
-    return Grid(request, cells, notes, k, splits)
+    return Grid(request, cells, notes, k, splits, hashes)
 
 
 def _data_names(paths: Iterable[Path]) -> dict[str, Path]:
@@ -148,6 +161,16 @@ def _split(request: Request, name: str, seen: dict[str, Checked], problems: list
     return "val"
 
 
+def _unchosen(name: str, seen: dict[str, Checked], k: int) -> list[str]:
+    """A note where val is too small to choose one of K labels-only models."""
+    few = {labels: len(c.index.val) for labels, c in seen.items() if len(c.index.val) < SELECTABLE}
+    if k < 2 or not few:
+        return []
+    where = f" with --labels {', '.join(few)}" if len(few) < len(seen) else ""
+    held = f"val has {max(few.values())} images{where}, fewer than the {SELECTABLE} that a choice needs"
+    return [f"{name}: {held}, so there is no row '{BASE}, best of {k} on val'"]
+
+
 def _full(
     request: Request, name: str, path: Path, seen: dict[str, Checked], split: str, notes: list[str]
 ) -> dict[str, Any] | None:
@@ -177,8 +200,10 @@ def _cells(
 
     def add(labels: str, seed: int, arm: str, options: dict[str, Any], sets: Iterable[str], needs: list[str],
             models: int, short: str = "") -> str:  # fmt: skip
-        folder = f"{name}-{'' if labels == 'full' else slug(labels) + '-'}seed{seed}-{slug(short or arm)}"
-        reuse = ["reuse=" + os.pathsep.join(str(request.out / "cells" / n) for n in needs)] if needs else []
+        group = f"{name}-{'' if labels == 'full' else slug(labels) + '-'}seed{seed}"
+        folder = f"{group}-{slug(short or arm)}"
+        theirs = needs if arm != BASE else _committees(request.out / "cells", group, folder)
+        reuse = ["reuse=" + os.pathsep.join(str(request.out / "cells" / n) for n in theirs)] if theirs else []
         chosen = {"seed": seed, "steps": request.steps, "labels": labels, **request.options, **options}
         cells.append(Cell(folder, path, name, labels, seed, arm, chosen, (*sets, *reuse), tuple(needs), models, split))
         return folder
@@ -201,3 +226,8 @@ def _cells(
             options = {"method": "supervised", **full}
             add("full", seed, "full labels", options, plain, [], 1, "full-labels")
     return cells
+
+
+def _committees(cells: Path, group: str, folder: str) -> list[str]:
+    """What earlier grids trained for the same labels and seed with another K: its first members are members here too."""
+    return sorted(p.name for p in cells.glob(f"{group}-committee-*") if p.name != folder)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from semiseg.compare import figures
 from semiseg.compare.cells import Row
-from semiseg.compare.gather import FULL, Arm, Group, average
+from semiseg.compare.gather import Arm, Group, average
 from semiseg.compare.grid import Grid
+from semiseg.compare.pairs import pairs
 from semiseg.compare.pictures import side_by_side
 from semiseg.compare.request import BASE
-from semiseg.compare.statistics import Interval
-from semiseg.compare.table import digits, remark, span
+from semiseg.compare.statistics import BLOCKS, TOO_FEW, Interval
+from semiseg.compare.table import bounds, digits, limits, remark, span
 from semiseg.report.markup import command, count, duration, esc, name, note, section, table, terms
 from semiseg.report.page import ALONE, document
 
+Column = Callable[[Arm], str]
 BUDGET = 4_000_000
+JOINT = (
+    "its interval holds for all methods at once: from the same draws, as wide as the largest deviation among them asks, "
+    "and wider for few seeds; a method whose models are all of generation 0 is not credited"
+)
 STYLE = """
 .deltas { margin: 0 0 1rem; padding: .6rem clamp(10px, 1.6vw, 18px); list-style: none; background: var(--card);
   border: 1px solid var(--line); border-radius: 10px; font-size: .93rem; }
@@ -47,7 +53,7 @@ def page(grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) -
     title = f"{', '.join(_asked(groups)) or 'labels only'} on {', '.join(dict.fromkeys(g.data for g in groups))}"
     paths = {c.data: c.path for c in grid.cells}
     shown = [g for g in groups if any(a.readings for a in g.arms)]
-    parts = [_group(g, n) for n, g in enumerate(groups)]
+    parts = [_group(g, n, grid.request.blocks) for n, g in enumerate(groups)]
     for data in dict.fromkeys(g.data for g in shown):
         several = [g for g in shown if g.data == data]
         if len(several) > 1 and (chart := figures.over_labels(several)):
@@ -67,7 +73,7 @@ def _title(group: Group) -> str:
 
 def _asked(groups: Sequence[Group]) -> list[str]:
     """The methods, without the rows that every comparison has."""
-    return list(dict.fromkeys(a.name for g in groups for a in g.arms if not a.name.startswith(BASE) and a.name != FULL))
+    return list(dict.fromkeys(a.name for g in groups for a in g.arms if a.asked))
 
 
 def _head(grid: Grid, groups: Sequence[Group], rows: Sequence[Row]) -> str:
@@ -91,55 +97,79 @@ def _head(grid: Grid, groups: Sequence[Group], rows: Sequence[Row]) -> str:
 
 def verdict(group: Group) -> tuple[str, str]:
     """One sentence about one data set and number of labels, and its tone."""
-    arms = [a for a in group.arms if a.name in _asked([group]) and a.gain is not None and math.isfinite(a.gain.value)]
+    arms = [a for a in group.arms if a.asked and a.gain is not None and math.isfinite(a.gain.value)]
     where = f"{_title(group)}: "
     if not arms:
         return f"{where}no method could be compared.", "flat"
-    best = max(arms, key=lambda a: a.gain.value if a.gain else -1.0)
-    assert best.gain is not None
-    numbers = f"{span(best.gain)} mIoU on {group.split} over labels only"
-    if best.gain.low > 0:
+    best = max(arms, key=_gain)
+    if max(len(a.paired) for a in arms) < 2:
+        said = f"one seed cannot tell whether a method helped; the largest difference, {best.name}"
+        return f"{where}{said}: {span(best.gain)} {_over(group)}.", "flat"
+    if group.blocks < BLOCKS:
+        return f"{where}{TOO_FEW}; the largest difference, {best.name}: {span(best.gain)} {_over(group)}.", "flat"
+    judged = [a for a in arms if a.joint]
+    if not judged:
+        return f"{where}no method made a better model than those it started from.", "flat"
+    helped = [a for a in judged if a.joint and a.joint[0] > 0]
+    best = max(helped or judged, key=_gain)
+    low, high = best.joint or (math.nan, math.nan)
+    numbers = f"{bounds(_gain(best), low, high)} {_over(group)}"
+    if helped:
         return f"{where}{best.name} helped: {numbers}.", "helped"
-    if best.gain.high < 0:
+    if high < 0:
         return f"{where}no method helped; the best, {best.name}: {numbers}.", "hurt"
     return f"{where}no clear difference; the best, {best.name}: {numbers}.", "flat"
+
+
+def _gain(arm: Arm) -> float:
+    return arm.gain.value if arm.gain else -math.inf
+
+
+def _over(group: Group) -> str:
+    return f"mIoU on {group.split} over labels only"
 
 
 def _caveats(grid: Grid, groups: Sequence[Group]) -> list[str]:
     said = []
     for g in groups:
-        mean = next((a for a in g.arms if a.name.startswith(f"{BASE}, average") and a.readings), None)
-        rivals = [a for a in g.arms if a.name in _asked([g]) and a.over is not None]
-        passed = [a for a in rivals if a.over is not None and a.over.low > 0]
-        if mean is not None and rivals and not passed:
-            said.append(f"{_title(g)}: no method is clearly better than the {mean.name.removeprefix(f'{BASE}, ')} "
-                        f"of models that saw labels only ({digits(average(mean.figures['miou']))}).")  # fmt: skip
-    if grid.request.seeds < 2:
-        said.append("One seed: intervals cover the choice of images only, not that of the seed.")
-    elif grid.request.seeds < 5:
-        said.append(f"{grid.request.seeds} seeds: intervals from so few are too short; see docs/how-to/compare.md.")
+        for word in ("best", "average"):
+            rival = g.of_many(word)
+            gains = [a.best if word == "best" else a.over for a in g.arms if a.asked]
+            if rival is not None and any(gains) and not any(d is not None and d.low > 0 for d in gains):
+                said.append(f"{_title(g)}: no method is clearly better than the {rival.name.removeprefix(f'{BASE}, ')} "
+                            f"of models that saw labels only ({digits(average(rival.figures['miou']))}).")  # fmt: skip
+    said += dict.fromkeys(text for g in groups for text in limits(g))
     if grid.request.blocks > 1:
         said.append(f"Images were drawn in runs of {grid.request.blocks} neighbours.")
     return said
 
 
-def _group(group: Group, number: int) -> str:
+def _group(group: Group, number: int, blocks: int) -> str:
     """Differences, table, curves and risk of one data set and number of labels."""
     if not any(a.readings for a in group.arms):
         return section(f"group-{number}", _title(group), note("Every cell failed; the reasons are listed below."))
-    cells = any(v is not None for a in group.arms for v in a.figures.get("mcce", []))
-    head = ["Arm", "mIoU", "Δ to labels only", "Gap recovered", "Dice", "IoU per image", "Boundary IoU",
-            "Calibration error", *(["MCCE"] if cells else []), "Time", "Images forwarded", "Parameters"]  # fmt: skip
     text = f"{count(group.images)} images of <b>{esc(group.split)}</b>. Bars are 95 % intervals over seeds and images, "
     text += "rings are seeds, green and red do not touch 0."
-    absent = f"Absent and left out of the means: {', '.join(name(n) for n in group.absent)}." if group.absent else ""
+    absent = f"Absent from the truth and left out of the means: {', '.join(name(n) for n in group.absent)}."
+    columns = _columns(group)
     charted = [f"<div>{c}</div>" for c in (figures.curves(group), figures.risk(group)) if c]
     return section(
         f"group-{number}", f"{_title(group)}: difference to labels only", note(text), figures.deltas(group),
-        table(head, [_row(a, cells) for a in group.arms], f"Scores of {_title(group)}"),
-        note(_meaning(group)), note(absent) if absent else "",
+        table(["Arm", *columns], [_row(a, list(columns.values())) for a in group.arms], f"Scores of {_title(group)}"),
+        note(_meaning(group)), note(absent) if group.absent else "", _matrix(group, blocks),
         f'<div class="charts">{"".join(charted)}</div>' if charted else "",
     )  # fmt: skip
+
+
+def _matrix(group: Group, blocks: int) -> str:
+    """Every arm against every other, behind a click."""
+    found = pairs(group, blocks)
+    names = [a.name for a in group.arms if a.readings]
+    if len(names) < 2:
+        return ""
+    rows = [[name(a), *(_delta(found.get((a, b))) for b in names)] for a in names]
+    made = table(["Δ to", *(name(b) for b in names)], rows, "Differences of all pairs", tall=True)
+    return f"<details><summary>Every arm (row) against every other (column)</summary>{made}</details>"
 
 
 def _meaning(group: Group) -> str:
@@ -152,29 +182,55 @@ def _meaning(group: Group) -> str:
     return text
 
 
-def _row(arm: Arm, cells: bool) -> list[str]:
+def _columns(group: Group) -> dict[str, Column]:
+    """Head and cell of every column but the first; what no arm of the group can have is no column."""
+
+    def mean(key: str, form: str = ".3f") -> Column:
+        return lambda a: digits(average(a.figures[key]), form)
+
+    rivals: dict[str, Column] = {}
+    if best := group.of_many("best"):
+        rivals[f"Δ to {esc(best.name.removeprefix(f'{BASE}, '))}"] = lambda a: _delta(a.best)
+    if many := group.of_many("average"):
+        rivals[f"Δ to {esc(many.name.removeprefix(f'{BASE}, '))}"] = lambda a: _delta(a.over)
+    cells = any(v is not None for a in group.arms for v in a.figures.get("mcce", []))
+    return {
+        "mIoU": lambda a: f"<b>{digits(average(a.figures['miou']))}</b>",
+        "Δ to labels only": lambda a: _delta(a.gain), **rivals, "Gap recovered": _gap, "Dice": mean("dice"),
+        "IoU per image": mean("iou_per_image"), "Boundary IoU": mean("boundary_iou"),
+        "Calibration error": mean("calibration_error"), **({"MCCE": mean("mcce", ".2f")} if cells else {}),
+        "Val, best": mean("val_miou"), "Val, last": mean("val_last"),
+        "Time": lambda a: duration(average(a.figures["seconds"])),
+        "Images forwarded": lambda a: count(average(a.figures["images_forwarded"])),
+        "Parameters": lambda a: count(average(a.figures["parameters"])),
+    }  # fmt: skip
+
+
+def _row(arm: Arm, columns: Sequence[Column]) -> list[str]:
     title = name(arm.name)
     if said := remark(arm):
         title += f' <span class="badge">{esc(said)}</span>'
-    f = arm.figures
-    if not f:
-        return [title, '<span class="none">failed</span>', *["–"] * (10 + cells)]
-    kind = ""
-    if arm.gain is not None and math.isfinite(arm.gain.low):
-        kind = "up" if arm.gain.low > 0 else "down" if arm.gain.high < 0 else "same"
-    gain = gap = "–"
-    if arm.gain is not None:
-        inner = f"[{digits(arm.gain.low, '+.3f')}, {digits(arm.gain.high, '+.3f')}]"
-        gain = f'<span class="{kind}">{digits(arm.gain.value, "+.3f")}</span> <span class="small">{inner}</span>'
-    if arm.share is not None:
-        gap = esc(arm.share.why) if arm.share.share is None else _percent(arm.share.share)
-    mean = {k: average(v) for k, v in f.items() if k not in ("risk",)}
-    keys = ("dice", "iou_per_image", "boundary_iou", "calibration_error")
-    counted = [digits(mean["mcce"], ".2f")] if cells else []
-    return [
-        title, f"<b>{digits(mean['miou'])}</b>", gain, gap, *(digits(mean[k]) for k in keys), *counted,
-        duration(mean["seconds"]), count(mean["images_forwarded"]), count(mean["parameters"]),
-    ]  # fmt: skip
+    if not arm.figures:
+        return [title, '<span class="none">failed</span>', *["–"] * (len(columns) - 1)]
+    return [title, *(cell(arm) for cell in columns)]
+
+
+def _delta(found: Interval | None) -> str:
+    """A difference, coloured where its interval does not touch 0."""
+    if found is None:
+        return "–"
+    value = digits(found.value, "+.3f")
+    if not math.isfinite(found.low):
+        return value
+    kind = "up" if found.low > 0 else "down" if found.high < 0 else "same"
+    inner = f"[{digits(found.low, '+.3f')}, {digits(found.high, '+.3f')}]"
+    return f'<span class="{kind}">{value}</span> <span class="small">{inner}</span>'
+
+
+def _gap(arm: Arm) -> str:
+    if arm.share is None:
+        return "–"
+    return esc(arm.share.why) if arm.share.share is None else _percent(arm.share.share)
 
 
 def _percent(share: Interval) -> str:
@@ -195,8 +251,9 @@ def _made(grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) 
         ("Budget", esc(f"{grid.request.steps} steps of every model, the same size, batch, network and augmentation")),
         ("Chosen on", "val only; this set was read once per cell, after its training"),
         ("Intervals", "95 %, 2000 draws of seeds and images; Δ is paired by both"),
+        ("Verdict", JOINT),
         ("Training", duration(seconds)),
-        ("Commit", f"<code>{esc(rows[0].commit)}</code>" if rows else ""),
+        ("Commit", ", ".join(f"<code>{esc(c)}</code>" for c in dict.fromkeys(r.commit for r in rows) if c)),
     ]
     listed = [
         [f"<code>{esc(r.cell)}</code>", esc(r.status), digits(r.val), digits(r.score), duration(r.seconds)]

@@ -37,12 +37,14 @@ PICTURES, SIDE = 6, 240
 class Reading:
     """One arm on one split. found (N,C,3) hits, false alarms, misses; edges the same on boundaries; bins (16,3).
 
-    cells: errors of the cell count (N,) or None. share: inconsistent share per image (N,), None without a committee.
+    cells: errors of the cell count (N,) or None. share: inconsistent share per image (N,), None without a committee of
+    the arm's own.
     pictures: PNG files of the predicted ids at display size, labels below each other where they overlap.
     """
 
     arm: str
     names: list[str]
+    multilabel: bool
     found: Array
     edges: Array
     bins: Array
@@ -178,10 +180,12 @@ def load(folder: Path) -> list[Reading]:
     storage.verify(folder)
     about = storage.read_json(folder / "reading.json")
     tensors = {k: t.numpy() for k, t in storage.read_tensors(folder / "counts.safetensors").items()}
+    overlap, alone = about["multilabel"], len(about["arms"]) == 1  # then the committee is that of the arm's method
     return [
         Reading(
-            arm["name"], about["images"], counts(tensors[f"{n}.confusion"], about["multilabel"]),
-            tensors[f"{n}.boundary"], tensors[f"{n}.bins"].sum(0), tensors.get(f"{n}.cells"), tensors.get("share"),
+            arm["name"], about["images"], overlap, counts(tensors[f"{n}.confusion"], overlap), tensors[f"{n}.boundary"],
+            tensors[f"{n}.bins"].sum(0), tensors.get(f"{n}.cells"),
+            tensors.get("share") if alone or len(arm["members"]) > 1 else None,
             len(arm["members"]), sorted(folder.glob(f"{n}-*.png")),
         )
         for n, arm in enumerate(about["arms"])

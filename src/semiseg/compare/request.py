@@ -10,11 +10,17 @@ from typing import Any
 from semiseg.errors import Problem, Refusal, nearest
 from semiseg.methods import arguments, method_class
 from semiseg.programs import PROGRAMS, program_class
+from semiseg.programs.evalnet import EvalNetProgram
+from semiseg.programs.im_plus import IMPlusPlus
 from semiseg.programs.train import configure
 from semiseg.training.config import Config, split_name
 
 OWN = ("data", "out", "method", "seed", "steps", "labels", "oracle", "reuse", "baseline", "device")
 """Keys that the grid decides; they may not be --set."""
+BUDGET = ("batch", "size", "resize", "network", "weights", "freeze")
+"""Keys that all arms have in common: an arm with another one would differ from labels only in more than its method."""
+JUDGED = (EvalNetProgram, IMPlusPlus)
+"""Programs that train an EvalNet beside their members, for as many steps as one of them."""
 BASE = "labels only"
 
 
@@ -60,6 +66,8 @@ def numbers(request: Request) -> list[Problem]:
         if word not in options:
             found = f"is '{word}'. {nearest(word, options)}".strip()
             problems.append(Problem("C06", where, found, expected=" or ".join(options)))
+    if not request.labels:
+        problems.append(Problem("C06", "--labels", "names no number of labels", expected="numbers, shares, or all"))
     for text in request.sets:
         key = text.partition("=")[0].strip()
         if key in OWN:
@@ -84,12 +92,16 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
             keys |= _keys(method, program)
             options = {**request.options, "steps": max(1, request.steps), "method": name, "data": "", "out": ""}
             config = configure(options, [*shared, *own], None, {})
-            models = program_class(program)(**config.program_args).models
+            made = program_class(program)(**config.program_args)
         except Refusal as refusal:
             problems += [_said(p, text) for p in refusal.problems]
             continue
-        if any(s.partition("=")[0] in OWN for s in own):
-            problems.append(Problem("C04", text, f"sets what the grid decides ({', '.join(OWN)})"))
+        if theirs := [k for k in _named(own) if k in OWN]:
+            problems.append(Problem("C04", text, f"sets what the grid decides: {', '.join(theirs)}"))
+        if common := [k for k in _named(own) if k in BUDGET]:
+            found = f"sets {', '.join(common)} for itself, and all arms of a comparison share that"
+            fix = f"run another comparison, with its own --out, --{common[0]} and methods"
+            problems.append(Problem("C04", text, found, fix))
         if given == {"supervised"} and not own:
             notes.append(f"{name}: it is the row '{BASE}' already")
             continue
@@ -97,6 +109,7 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
             notes.append(f"{name}: labels only train a committee in every comparison")
             continue
         title = ", ".join([name, *own])
+        models = made.models + isinstance(made, JUDGED)
         asked.setdefault(", ".join([config.name, *own]), Asked(title, name, (*shared, *own), config, models))
     for text in request.sets:
         key = text.partition("=")[0].strip()
@@ -104,6 +117,11 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
             found = f"fits none of the methods. {nearest(key, keys)}".strip()
             problems.append(Problem("C04", f"--set {text}", found, "semiseg methods NAME lists arguments"))
     return list(asked.values())
+
+
+def _named(sets: Iterable[str]) -> list[str]:
+    """The keys of key=value."""
+    return [text.partition("=")[0].strip() for text in sets]
 
 
 def _said(problem: Problem, method: str) -> Problem:

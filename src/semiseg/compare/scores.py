@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from semiseg.batch import IGNORE
-from semiseg.compare.statistics import miou
+from semiseg.compare.statistics import iou, mean, miou
 from semiseg.task import Task
 
 Array = np.ndarray[Any, Any]
@@ -88,15 +88,28 @@ def calibration_error(bins: Array) -> float:
     return float(np.abs(bins[:, 2] - bins[:, 1]).sum() / pixels) if pixels else float("nan")
 
 
-def iou_per_image(found: Array) -> float:
-    """Mean over images of the mIoU over the classes of each, from (N,C,3); as `task.Metrics.iou_per_image`."""
-    each = miou(found)
-    each = each[~np.isnan(each)]
-    return float(each.mean()) if len(each) else float("nan")
+def iou_per_image(found: Array, multilabel: bool) -> float:
+    """Mean over images of the mean IoU over the classes of each, from (N,C,3); as `task.Metrics.iou_per_image`.
+
+    A class belongs to an image when its truth has it (the IM paper's rule); a label also when it was predicted.
+    """
+    each = mean(iou(found, found.sum(-1) > 0 if multilabel else None))
+    return float(mean(each))
 
 
 def risk_coverage(found: Array, share: Array) -> list[float]:
     """1 - pooled mIoU of the images kept at each COVERAGE, (N,C,3) counts sorted by inconsistent share (N,)."""
+    risks = _risks(found, share)
+    return [float(risks[max(1, round(c * len(risks))) - 1]) for c in COVERAGE]
+
+
+def mean_risk(found: Array, share: Array) -> float:
+    """The area under the risk-coverage curve: the mean risk over every number of images kept, without the empty ones."""
+    return float(mean(_risks(found, share)))
+
+
+def _risks(found: Array, share: Array) -> Array:
+    """1 - pooled mIoU of the first 1, 2, … images, least inconsistent first, (N,); nan where their truth is empty."""
     order = np.argsort(share, kind="stable")
-    kept = [max(1, round(c * len(order))) for c in COVERAGE]
-    return [1 - float(miou(found[order[:n]].sum(0))) for n in kept]
+    risks: Array = 1 - miou(found[order].cumsum(0))
+    return risks

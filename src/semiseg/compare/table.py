@@ -5,68 +5,101 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from semiseg import storage
-from semiseg.compare import cells as running
 from semiseg.compare.gather import Arm, Group, Json, average
-from semiseg.compare.statistics import Interval
+from semiseg.compare.statistics import BLOCKS, TOO_FEW, Interval
+from semiseg.report.markup import plural
 
-FIGURES = ("miou", "dice", "iou_per_image", "boundary_iou", "calibration_error", "mcce", "val_miou")
+FIGURES = ("miou", "dice", "iou_per_image", "boundary_iou", "calibration_error", "mcce", "mean_risk", "val_miou",
+           "val_last")  # fmt: skip
 COLUMNS = ("data", "labels", "arm", "split", *FIGURES, "miou_per_seed", "delta", "low", "high", "delta_per_seed",
-           "delta_to_average", "average_low", "average_high", "gap", "gap_recovered", "gap_low", "gap_high",
-           "gap_note", "note", "seconds", "images_forwarded", "parameters", "seeds", "n_seeds", "n_images", "failed",
-           "commit", "command")  # fmt: skip
+           "delta_to_best", "best_low", "best_high", "delta_to_average", "average_low", "average_high", "gap",
+           "gap_recovered", "gap_low", "gap_high", "gap_note", "note", "seconds", "images_forwarded", "parameters",
+           "seeds", "n_seeds", "n_images", "failed", "commit", "command")  # fmt: skip
 
 
 def as_row(arm: Arm, group: Group, command: str) -> Json:
     """A line of table.csv; numbers as numbers, None where there is none."""
-    f, gain, over, share = arm.figures, arm.gain, arm.over, arm.share
-    inner = share.share if share else None
-    return {
+    f, gain, share = arm.figures, arm.gain, arm.share
+    few = gain is not None and not math.isfinite(gain.low)
+    row = {
         "data": arm.data, "labels": arm.labels, "arm": arm.name, "split": group.split,
-        **{k: average(f.get(k, [])) for k in FIGURES},
-        "miou_per_seed": f.get("miou", []), "delta": gain and gain.value, "low": gain and gain.low,
-        "high": gain and gain.high, "delta_per_seed": list(gain.per_seed) if gain else [],
-        "delta_to_average": over and over.value, "average_low": over and over.low, "average_high": over and over.high,
-        "gap": share and share.gap.value, "gap_recovered": inner and inner.value, "gap_low": inner and inner.low,
-        "gap_high": inner and inner.high, "gap_note": share.why if share else "",
-        "note": remark(arm), "seconds": average(f.get("seconds", [])),
-        "images_forwarded": average(f.get("images_forwarded", [])), "parameters": average(f.get("parameters", [])),
+        **{k: average(f.get(k, [])) for k in FIGURES}, "miou_per_seed": f.get("miou", []),
+        **bounded(gain, "delta", "low", "high"), "delta_per_seed": list(gain.per_seed) if gain else [],
+        **bounded(arm.best, "delta_to_best", "best_low", "best_high"),
+        **bounded(arm.over, "delta_to_average", "average_low", "average_high"),
+        "gap": share and share.gap.value, **bounded(share.share if share else None, "gap_recovered", "gap_low", "gap_high"),
+        "gap_note": share.why if share else "", "note": "; ".join(filter(None, (remark(arm), TOO_FEW if few else ""))),
+        "seconds": average(f.get("seconds", [])), "images_forwarded": average(f.get("images_forwarded", [])),
+        "parameters": average(f.get("parameters", [])),
         "seeds": arm.seeds, "n_seeds": len(arm.seeds), "n_images": group.images,
-        "failed": "; ".join(f"seed {s}: {m}" for s, m in sorted(arm.failed.items())), "commit": running.commit(),
+        "failed": "; ".join(f"seed {s}: {m}" for s, m in sorted(arm.failed.items())), "commit": arm.commits,
         "command": command,
     }  # fmt: skip
+    return {k: known(v) for k, v in row.items()}
+
+
+def bounded(found: Interval | None, *names: str) -> Json:
+    """A figure and its bounds under three names."""
+    values = (found.value, found.low, found.high) if found else (None, None, None)
+    return dict(zip(names, values, strict=True))
+
+
+def known(value: Any) -> Any:
+    """None for a number that is none: JSON has no word for it."""
+    if isinstance(value, list):
+        return [known(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def remark(arm: Arm) -> str:
     """What a reader of the row must know beside its numbers."""
     said = []
     generations = zip(arm.figures.get("generation", []), arm.figures.get("last", []), strict=True)
-    if back := sum(kept < last for kept, last in generations):
-        said.append(f"earlier generation kept: {back} of {len(arm.seeds)}")
+    back = sum(0 < kept < last for kept, last in generations)
+    if arm.figures and arm.kept:
+        said.append(f"kept generation 0 in {arm.kept} of {len(arm.seeds)}")
+    if back:
+        said.append(f"earlier generation kept in {back} of {len(arm.seeds)}")
     if arm.failed:
         said.append(f"failed: {len(arm.failed)}")
     return "; ".join(said)
 
 
-def write_csv(path: Path, groups: list[Group], command: str) -> list[Json]:
-    """table.csv; returns its rows."""
-    rows = [as_row(a, g, command) for g in groups for a in g.arms]
+def limits(group: Group) -> list[str]:
+    """What the seeds and images of a group cannot tell."""
+    seeds = max((len(a.seeds) for a in group.arms), default=0)
+    said: list[str] = []
+    if not seeds:
+        return said
+    if seeds == 1:
+        said.append("One seed cannot tell a method from luck: intervals cover the choice of images only.")
+    elif seeds < 5:
+        said.append(f"{seeds} seeds: intervals from so few are too short; see docs/how-to/compare.md.")
+    if group.blocks < BLOCKS:
+        runs = f" in {group.blocks} runs" if group.blocks < group.images else ""
+        said.append(f"{plural(group.images, 'image')}{runs}: {TOO_FEW}, which takes at least {BLOCKS}.")
+    return said
+
+
+def write_csv(path: Path, rows: list[Json], columns: Sequence[str] = COLUMNS) -> None:
+    """table.csv, or another table of figures, lists and words."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
     storage.write_text(path, text.getvalue())
-    return rows
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
         return ";".join(str(_cell(v)) for v in value)
     if isinstance(value, float):
-        return f"{value:.6g}" if math.isfinite(value) else ""
+        return f"{value:.6g}"
     return "" if value is None else value
 
 
@@ -77,33 +110,49 @@ def digits(value: float | None, form: str = ".3f") -> str:
 
 def span(found: Interval | None) -> str:
     """`+0.021 [+0.010, +0.034]`."""
-    return (
-        "–"
-        if found is None
-        else f"{digits(found.value, '+.3f')} [{digits(found.low, '+.3f')}, {digits(found.high, '+.3f')}]"
-    )
+    return "–" if found is None else bounds(found.value, found.low, found.high)
+
+
+def bounds(value: float | None, low: float | None, high: float | None) -> str:
+    """A difference and its interval, or the difference alone where the images are too few for one."""
+    if low is None or not math.isfinite(low):
+        return digits(value, "+.3f")
+    return f"{digits(value, '+.3f')} [{digits(low, '+.3f')}, {digits(high, '+.3f')}]"
 
 
 def markdown(groups: list[Group], notes: list[str]) -> str:
     """table.md."""
     lines: list[str] = []
     for g in groups:
-        lines += [f"## {g.data}, labels: {g.labels}", "", f"{g.split}, {g.images} images, 95 % intervals.", ""]
-        lines += ["| arm | mIoU | Δ to labels only | gap recovered | Dice | IoU per image | seconds | images forwarded |",
-                  "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-        for a in g.arms:
-            f = a.figures
-            if not f:
-                lines.append(f"| {a.name} | failed | | | | | | |")
-                continue
-            gap = span(a.share.share) if a.share and a.share.share else (a.share.why if a.share else "–")
-            cells = [digits(average(f[k])) for k in ("miou", "dice", "iou_per_image")]
-            cost = [digits(average(f[k]), ",.0f") for k in ("seconds", "images_forwarded")]
-            name = a.name.replace("|", "\\|") + (f" ({len(a.failed)} failed)" if a.failed else "")
-            lines.append(
-                f"| {name} | {cells[0]} | {span(a.gain)} | {gap} | {cells[1]} | {cells[2]} | {' | '.join(cost)} |"
-            )
+        lines += [f"## {g.data}, labels: {g.labels}", "", f"{g.split}, {g.images} images, 95 % intervals."]
+        lines += [" ".join(limits(g)), ""]
+        rows = [_columns(a) for a in g.arms]
+        used = [k for k in max(rows, key=len) if any(r.get(k, "–") != "–" for r in rows)]
+        lines += [_line(used), "|" + "---|" * len(used), *(_line([r.get(k, "–") for k in used]) for r in rows)]
         if g.absent:
-            lines += ["", f"Absent from {g.split} and left out of the means: {', '.join(g.absent)}."]
+            lines += ["", f"Absent from the truth of {g.split} and left out of the means: {', '.join(g.absent)}."]
         lines.append("")
     return "\n".join([*lines, *(f"- {n}" for n in notes), ""])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(c.replace('|', chr(92) + '|') for c in cells)} |"
+
+
+def _columns(arm: Arm) -> dict[str, str]:
+    """A line of table.md. What no arm of the group has is no column."""
+    f = arm.figures
+    if not f:
+        return {"arm": arm.name, "mIoU": "failed", "remarks": remark(arm)}
+    mean = {k: average(v) for k, v in f.items() if k != "risk"}
+    share = arm.share
+    return {
+        "arm": arm.name, "mIoU": digits(mean["miou"]), "Δ to labels only": span(arm.gain),
+        "Δ to best of K": span(arm.best), "Δ to average of K": span(arm.over),
+        "gap recovered": "–" if share is None else span(share.share) if share.share else share.why,
+        "Dice": digits(mean["dice"]), "IoU per image": digits(mean["iou_per_image"]),
+        "boundary IoU": digits(mean["boundary_iou"]), "calibration error": digits(mean["calibration_error"]),
+        "MCCE": digits(mean["mcce"], ".2f"), "val, best": digits(mean["val_miou"]), "val, last": digits(mean["val_last"]),
+        "seconds": digits(mean["seconds"], ",.0f"), "images forwarded": digits(mean["images_forwarded"], ",.0f"),
+        "seeds": str(len(arm.seeds)), "remarks": remark(arm) or "–",
+    }  # fmt: skip
