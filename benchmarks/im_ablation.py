@@ -3,8 +3,28 @@
 python benchmarks/im_ablation.py DATA_ROOT [--stage screen|confirm|stability] [--runs runs/ablation] [--jobs 1]
 
 screen: every arm on isic2018 (40 labels) and the made-up cells, 2 seeds. confirm: the arms named by --arms on isic2018
-(20 and 40), camvid, vnc_em and cells, 3 seeds. stability: self-training, ensemble and im over five generations. Each stage
-is one `semiseg compare` per data set and goes on where it was; test stays closed.
+(20 and 40), camvid, vnc_em and cells, 3 seeds. stability: see stability.py. Each stage is one `semiseg compare` per data
+set and goes on where it was; test stays closed.
+
+factor                what it varies; everything else is as in the centre, `im`
+fill                  what students see at inconsistent pixels: the image, black, its mean, noise
+label                 what they learn there: nothing, or background
+mask                  where nothing is learned: without unanimity, without 2 votes of 3 (agreement=2), or nowhere, and the
+                      label is that of the mean probability (ensemble)
+morphology            the mask opened by 3 × 3 pixels: what is thin is learned after all
+gate                  whether images with more doubt than agreed foreground are left out
+committee size        3 members, 2, or 5
+diversity             what sets members apart: seed; bootstrap or folds of the labels; networks; snapshots of one training;
+                      average: all models, students too, are averages of their weights over the last 2 % of the training
+generations           1, or 3 that are all trained
+student augmentation  as everybody's; none for anybody; noise that grows over 3 generations (against plain im with 3)
+route                 students of `supervised`; FixMatch alone, and with im: offline (half of the steps), online, both
+warm-up               of FixMatch's own term in fixmatch+im: a fifth of the training, or none
+preset                ours, or the paper's training and masks
+teacher               a committee of 3, or one model that is trusted everywhere: self_training
+
+The figure of an arm is the mIoU on val of one fixed model, the last generation's first student (labels only and FixMatch:
+the first model), so that no arm gains by choosing among its models on val. What would be shipped is another column.
 """
 
 from __future__ import annotations
@@ -13,89 +33,118 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from measured import figures, key, measured, print_means, with_deltas
 from semiseg.compare import compare
 from semiseg.compare.request import Request
-from shared import SIZES, folder, read, write
+from shared import RAMP, SIZES, folder, write
+from stability import ARMS as STABLE
+from stability import draw, generations
 
-TABLE = Path("results/im_ablation.csv")
 CENTRE = "im"
-FACTORS = {
-    "fill": ["im@fill=zero", "im@fill=mean", "im@fill=noise"],
-    "label": ["im@label=background", "ensemble"],
-    "committee": ["im@members=2", "im@members=5", "im@agreement=2"],
-    "diversity": ["im@members_by=bootstrap", "im@members_by=folds"],
-    "mask": ["im@erode=3@dilate=3", "im@gate=foreground"],
-    "generations": ["im@generations=3"],
-    "student augmentation": ["im_plus@members=3@generations=1@grow=0"],
-    "route": ["fixmatch", "fixmatch+im", "fixmatch+im@route=online"],
-    "warm-up": ["fixmatch+im@warmup=0.2"],
-    "preset": ["im@preset=paper"],
-    "self-training": ["self_training"],
+WARM = "@".join(["", *RAMP])
+LONGER = "im@generations=3@patience=3"
+ONLINE = f"fixmatch+im{WARM}"
+FACTORS: dict[str, dict[str, str]] = {
+    "fill": {"im@fill=zero": CENTRE, "im@fill=mean": CENTRE, "im@fill=noise": CENTRE},
+    "label": {"im@label=background": CENTRE},
+    "mask": {"ensemble": CENTRE, "im@agreement=2": CENTRE},
+    "morphology": {"im@erode=3@dilate=3": CENTRE},
+    "gate": {"im@gate=foreground": CENTRE},
+    "committee size": {"im@members=2": CENTRE, "im@members=5": CENTRE},
+    "diversity": {
+        "im@members_by=bootstrap": CENTRE,
+        "im@members_by=folds": CENTRE,
+        "im@members_by=snapshots": CENTRE,
+        "im@networks=unet1x1,unet1x1:1,unet/resnet18": CENTRE,
+        "im@average=0.99": CENTRE,
+    },
+    "generations": {LONGER: CENTRE},
+    "student augmentation": {
+        "im@augment=none": CENTRE,
+        "im_plus@members=3@generations=3@patience=3@grow=0": LONGER,
+    },
+    "route": {
+        f"fixmatch{WARM}": CENTRE,
+        ONLINE: f"fixmatch{WARM}",
+        f"fixmatch+im@route=online{WARM}": f"fixmatch{WARM}",
+        f"fixmatch+im@route=both{WARM}": f"fixmatch{WARM}",
+    },
+    "warm-up": {"fixmatch+im@warmup=0@ramp=0": ONLINE},
+    "preset": {"im@preset=paper": CENTRE},
+    "teacher": {"self_training": CENTRE},
 }
-STABILITY = ["self_training", "ensemble@members=2", "im@members=2"]
+"""Factor -> its arms, each with the arm that it differs from in this factor alone."""
+ARMS = {arm: (factor, other) for factor, arms in FACTORS.items() for arm, other in arms.items()}
 
 
 def requests(args: argparse.Namespace) -> list[Request]:
     """The comparisons of a stage."""
-    arms = [CENTRE, *(arm for group in FACTORS.values() for arm in group)]
     shared: dict[str, Any] = {"steps": args.steps, "baselines": "none", "split": "val", "jobs": args.jobs}
-    found = []
-    if args.stage == "screen":
-        plans = [("isic2018", ["40"], arms, 2), ("cells", ["all"], arms, 2)]
-    elif args.stage == "confirm":
-        chosen = [CENTRE, *(arm for arm in args.arms if arm != CENTRE)]
+    chosen = list(dict.fromkeys([CENTRE, *(args.arms or ARMS)]))
+    if args.stage == "confirm":
         plans = [("isic2018", ["20", "40"], chosen, 3)]
         plans += [(name, ["all"], chosen, 3) for name in ("camvid", "vnc_em", "cells")]
     else:
-        longer = [f"{arm}@generations={args.generations}@patience={args.generations}" for arm in STABILITY]
-        plans = [("isic2018", ["40"], longer, 2), ("cells", ["all"], longer, 2)]
+        methods = chosen if args.stage == "screen" else STABLE
+        plans = [("isic2018", ["40"], methods, 2), ("cells", ["all"], methods, 2)]
+    found = []
     for name, labels, methods, seeds in plans:
         if args.only and name not in args.only:
             continue
-        out = args.runs / f"{args.stage}-{name}"
-        options = {"batch": 16, **SIZES[name]}
-        data = [folder(name, args.root, args.runs)]
-        found.append(Request(data, methods, out, seeds=seeds, labels=labels, options=options, **shared))
+        options = {"batch": 16, **SIZES[name], "network": args.network}
+        data, out = [folder(name, args.root, args.runs)], args.runs / f"{args.stage}-{name}"
+        found.append(Request(data, methods, out, seeds=args.seeds or seeds, labels=labels, options=options, **shared))
     return found
 
 
-def factor(arm: str) -> str:
-    """What an arm of the table varies."""
-    title = {a.replace("@", ", "): f for f, group in FACTORS.items() for a in group}
-    return title.get(arm, "centre" if arm == CENTRE else "")
+def factor(title: str) -> tuple[str, str]:
+    """What an arm of the table varies, and the arm that it is compared with, by the titles that `compare` gives."""
+    titles = {arm.replace("@", ", "): (f, other.replace("@", ", ")) for arm, (f, other) in ARMS.items()}
+    return titles.get(title, ("centre", "") if title == CENTRE else ("", ""))
 
 
 def collect(runs: Path) -> list[dict[str, Any]]:
-    """Every finished cell of every stage."""
+    """Every finished cell of screen and confirm."""
     rows = []
-    for table in sorted(runs.glob("*/cells.csv")):
-        stage, _, _ = table.parent.name.partition("-")
-        for row in read(table):
-            if row["status"] == "finished":
-                kept = ("data", "labels", "seed", "arm")
-                rows.append({"stage": stage, **{k: row[k] for k in kept}, "factor": factor(row["arm"]),
-                             "val_miou": row["score"], "seconds": row["seconds"],
-                             "images_forwarded": row["images_forwarded"], "commit": row["commit"],
-                             "command": "python benchmarks/im_ablation.py"})  # fmt: skip
-    return rows
+    for cell in measured(runs, ("screen", "confirm")):
+        varied, other = factor(cell.row["arm"])
+        rows.append({**key(cell), "factor": varied, "reference": other, **figures(cell)})
+    return with_deltas(rows, CENTRE)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """What was typed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("--stage", choices=["screen", "confirm", "stability"], default="screen")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--network", default="unet1x1")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--generations", type=int, default=5)
-    parser.add_argument("--arms", nargs="*", default=[])
-    parser.add_argument("--only", nargs="*", default=[])
-    args = parser.parse_args()
+    parser.add_argument("--seeds", type=int, default=0, help="instead of the stage's own number")
+    parser.add_argument("--arms", nargs="*", default=[], choices=[CENTRE, *ARMS], metavar="ARM", help="some, not all")
+    parser.add_argument("--only", nargs="*", default=[], choices=SIZES, metavar="SET")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--images", type=Path, default=Path("docs/images"))
+    args = parser.parse_args(words)
+    if args.stage == "confirm" and not args.arms:
+        parser.error("--stage confirm needs --arms: those that the screen found best")
+    return args
+
+
+def main() -> None:
+    """Run what is missing of a stage; tables are written after every data set."""
+    args = arguments()
     for request in requests(args):
         compare(request)
-        rows = collect(args.runs)
-        write(TABLE, rows)
-        print(f"{request.out}: {len(rows)} rows in {TABLE}", flush=True)
+        if args.stage == "stability":
+            table, rows = args.results / "im_stability.csv", generations(args.runs)
+            draw(rows, args.images / "im_stability.svg")
+        else:
+            table, rows = args.results / "im_ablation.csv", collect(args.runs)
+            print_means(r for r in rows if f"{r['stage']}-{r['data']}" == request.out.name)
+        write(table, rows)
+        print(f"{request.out}: {len(rows)} rows in {table}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from semiseg.compare.cells import commit
 from semiseg.data.synthetic import write_cells
 
-__all__ = ["SIZES", "commit", "folder", "read", "write"]
+__all__ = ["RAMP", "SIZES", "commit", "folder", "read", "write"]
 
 SIZES: dict[str, dict[str, Any]] = {
     "isic2018": {"resize": 64, "size": 64},
@@ -20,6 +20,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "covid_ct": {"resize": 128, "size": 96},
 }
 """What images are resized to and cut into, in pixels, so that a cell takes minutes on two cores."""
+RAMP = ("warmup=0.2", "ramp=0.2")
+"""When the unlabeled terms of FixMatch and Mean Teacher set in, as shares of the training: runs of 500 steps are short."""
 
 
 def folder(name: str, root: Path, runs: Path, *, labeled: int = 16, seed: int = 7) -> Path:
@@ -38,8 +40,11 @@ def read(table: Path) -> list[dict[str, Any]]:
 
 
 def write(table: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write a CSV anew; the first row names its columns."""
-    with table.open("w", newline="") as file:
+    """Write a CSV anew, whole at every moment; the first row names its columns."""
+    table.parent.mkdir(parents=True, exist_ok=True)
+    new = table.with_suffix(".new")
+    with new.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    new.replace(table)

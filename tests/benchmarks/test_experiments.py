@@ -1,14 +1,15 @@
 """The experiments ask for arms that exist: a queue of hours must not stop at a misspelt one."""
 
-import argparse
-import itertools
 from pathlib import Path
 
 import pytest
 
 import does_it_help
 import im_ablation
+import label_next
+import stability
 from semiseg.compare.request import Request, configured
+from shared import RAMP
 
 
 def asked(request):
@@ -18,26 +19,100 @@ def asked(request):
     return arms
 
 
+def typed(tmp_path, stage, *words):
+    return im_ablation.arguments([str(tmp_path), "--stage", stage, "--runs", str(tmp_path), *words])
+
+
 @pytest.mark.parametrize("stage", ["screen", "confirm", "stability"])
 def test_the_ablation_can_be_configured(stage, tmp_path, monkeypatch):
     monkeypatch.setattr(im_ablation, "folder", lambda name, root, runs: root / name)
-    args = argparse.Namespace(
-        root=tmp_path, runs=tmp_path, stage=stage, steps=20, jobs=1, generations=5, only=[], arms=[]
-    )
-    for request in im_ablation.requests(args):
-        assert request.split == "val"
+    chosen = ["--arms", *im_ablation.ARMS] if stage == "confirm" else []
+    for request in im_ablation.requests(typed(tmp_path, stage, *chosen)):
+        assert request.split == "val" and request.seeds >= 2
         assert len(asked(request)) == len(request.methods)
 
 
-def test_one_factor_at_a_time():
-    """Every arm has one factor, and its row finds it again by the title that `compare` gives it."""
-    arms = list(itertools.chain.from_iterable(im_ablation.FACTORS.values()))
-    assert len(arms) == len(set(arms))
+def test_confirming_takes_arms_that_are_known(tmp_path, capsys):
+    for words in ([], ["--arms", "im@members=7"]):
+        with pytest.raises(SystemExit):
+            typed(tmp_path, "confirm", *words)
+    assert "--arms" in capsys.readouterr().err
+    assert typed(tmp_path, "confirm", "--arms", "im@fill=zero", "--seeds", "5").seeds == 5
+
+
+def test_every_arm_has_one_factor():
+    """Its row finds it again by the title that `compare` gives it, and what it is compared with is an arm as well."""
+    arms = [arm for group in im_ablation.FACTORS.values() for arm in group]
+    assert len(arms) == len(set(arms)) == len(im_ablation.ARMS)
     titles = [a.title for a in asked(Request([Path("data")], arms, Path("out")))]
-    assert all(im_ablation.factor(title) for title in titles)
-    assert im_ablation.factor(im_ablation.CENTRE) == "centre"
+    found = [im_ablation.factor(title) for title in titles]
+    assert all(factor for factor, _ in found)
+    assert {other for _, other in found} <= {im_ablation.CENTRE, *titles}
+    assert im_ablation.factor(im_ablation.CENTRE) == ("centre", "")
+    assert im_ablation.factor("labels only") == ("", "")
+
+
+def test_the_table_of_factors_is_whole():
+    """At the top of the file stands what each of them is."""
+    for factor in im_ablation.FACTORS:
+        assert f"\n{factor}  " in im_ablation.__doc__
+
+
+@pytest.mark.parametrize("arm", im_ablation.ARMS)
+def test_one_factor_at_a_time(arm):
+    """Beside the arm it is compared with, an arm changes settings of its own factor, or the method."""
+    factor, other = im_ablation.ARMS[arm]
+    if im_ablation.CENTRE not in (arm.split("@")[0], other.split("@")[0]):  # the route, and what stands on it
+        assert factor in ("route", "warm-up")
+        return
+    mine, theirs = (set(text.split("@")[1:]) for text in (arm, other))
+    if arm.split("@")[0] == "im":
+        several = {"generations": {"generations=3", "patience=3"}, "morphology": {"erode=3", "dilate=3"}}
+        assert mine - theirs == several.get(factor, mine - theirs) and (factor in several or len(mine - theirs) == 1)
+
+
+def test_arms_of_the_stability_differ_in_one_thing():
+    """Who teaches: the same models everywhere, and none of them is left out because val got worse."""
+    arms = asked(Request([Path("data")], stability.ARMS, Path("out")))
+    settings = [a.config.program_args for a in arms]
+    for key in set.intersection(*(set(s) for s in settings)):
+        assert len({s[key] for s in settings}) == 1, key
+    assert settings[0]["generations"] == settings[0]["patience"] >= 5
+    assert settings[0]["members"] == settings[0]["students"]
+    assert len({a.models for a in arms}) == 1
 
 
 def test_the_comparisons_can_be_configured():
     sets = [w for w in does_it_help.SHARED if "=" in w]
     assert len(asked(Request([Path("data")], does_it_help.ARMS, Path("out"), sets=sets))) == len(does_it_help.ARMS)
+
+
+@pytest.mark.parametrize("name", ["fixmatch", "fixmatch+im"])
+def test_what_was_screened_is_what_is_tested(name):
+    """The ablation's FixMatch and does_it_help's have the same warm-up and ramp."""
+    sets = [w for w in does_it_help.SHARED if "=" in w]
+    (tested,) = asked(Request([Path("data")], [name], Path("out"), sets=sets))
+    (screened,) = asked(Request([Path("data")], ["@".join([name, *RAMP])], Path("out")))
+    assert screened.config == tested.config
+    assert "@".join([name, *RAMP]) in im_ablation.ARMS
+
+
+def test_seeds_can_be_raised(tmp_path):
+    def seeds(name, *words):
+        args = does_it_help.arguments([str(tmp_path), *words])
+        made = does_it_help.command(name, tmp_path / name, tmp_path / "out", args)
+        return made[made.index("--seeds") + 1]
+
+    assert [seeds(name) for name in does_it_help.SETS] == ["3", "3", "3", "3", "5"]
+    assert [seeds(name, "--seeds", "7") for name in does_it_help.SETS] == ["7"] * 5
+
+
+def test_few_test_images_are_not_drawn_in_blocks(tmp_path):
+    """vnc_em has 5: runs of 3 would leave one block, and `compare` gives no interval from fewer than 5."""
+    made = does_it_help.command("vnc_em", tmp_path, tmp_path, does_it_help.arguments([str(tmp_path)]))
+    assert "--blocks" not in made
+
+
+def test_rankings_are_chosen_on_val(tmp_path):
+    args = label_next.arguments([str(tmp_path)])
+    assert args.split == "val" and {"plain", "per_foreground", "per_outline", "diverse"} == set(args.choices)

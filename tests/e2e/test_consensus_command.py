@@ -104,10 +104,12 @@ def test_what_is_no_committee(semiseg: Command, trained: Trained, tmp_path: Path
         ((run,), new, 2, "has one member"), ((run, "nowhere"), new, 3, "nowhere does not exist"),
         ((run, "empty"), new, 3, "empty holds no masks"), ((run, other), new, 2, "speaks of multiclass"),
         ((run, run), "empty", 3, "holds no images"), ((run, "m.onnx"), new, 4, "m.onnx does not exist"),
+        ((run, run), new, 2, "is named twice"),
     ):  # fmt: skip
         ended = semiseg("consensus", *members, "--images", images, "--out", "out")
         assert ended.code == code and text in ended.err and "Traceback" not in ended.text, ended.text
-    ended = semiseg("consensus", run, run, "--images", "new", "--out", "new/out")
+    foreign(tmp_path / "one", "255", 300)
+    ended = semiseg("consensus", run, "one", "--images", "new", "--out", "new/out")
     assert ended.code == 2 and "lies in it" in ended.err
     assert not (tmp_path / "out").exists()
 
@@ -133,12 +135,12 @@ def test_all_members_of_runs(semiseg: Command, trained: Trained, tmp_path: Path)
     new = folder / "data/unlabeled"
     alone = json.loads(semiseg("consensus", folder / "run", "--images", new, "--out", "a", "--json").out)
     assert len(alone["committee"]) == 2
-    said = json.loads(
-        semiseg(
-            "consensus", folder / "run", trained() / "run", "--members", "--images", new, "--out", "b", "--json"
-        ).out
-    )
+    masks = foreign(tmp_path / "one", "255", 300)
+    command = ("consensus", folder / "run", "--members", "--images", new, "--out", "b", "--json")
+    said = json.loads(semiseg(*command, masks).out)
     assert len(said["committee"]) == 3
+    ended = semiseg(*command[:-1], trained() / "run")  # the labels-only model of the same seed is its first member
+    assert ended.code == 2 and "once more" in ended.err, ended.text
     assert semiseg("predict", folder / "run", new, "--out", "p", "--inconsistency").code == 0
     for k in range(2):
         assert np.array_equal(

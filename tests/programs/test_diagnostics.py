@@ -3,13 +3,17 @@
 import csv
 import random
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import semiseg
 import tiny
 from semiseg.batch import IGNORE
-from semiseg.programs.consensus import Rule
+from semiseg.programs.consensus import Rule, load
 from semiseg.programs.diagnostics import COUNTS, Counts, class_shares, collapse, mask_counts, quality
 
 SIZE = 6
@@ -49,6 +53,8 @@ def test_rates():
     """100 pixels, 20 wrong, 25 inconsistent, 15 of them wrong: precision 15/25, recall 15/20, 5 of 75 agreed are wrong."""
     rates = Counts(100, 20, 25, 15).rates()
     assert rates == {"inconsistent_share": 0.25, "precision": 0.6, "recall": 0.75, "agreed_wrong": 5 / 75}
+    given = Counts(60, 3, 15, None) + Counts(40, 2, 10, None)  # 5 wrong of the 75 that are agreed upon
+    assert given.rates() == {**rates, "precision": None, "recall": None}
     nothing = Counts(0, 0, 0, 0).rates()
     assert set(nothing.values()) == {None}
     assert Counts(4, 0, 4, 0).rates() == {"inconsistent_share": 1, "precision": 0, "recall": None, "agreed_wrong": None}
@@ -97,8 +103,9 @@ def test_quality_of_a_committee_on_val_and_where_it_may_look(tmp_path, kind):
     assert quality(session, [], Rule(), 1) == found  # stored: nobody is asked again
 
 
-def test_masks_of_unlabeled_images_are_opened_on_request_only(tmp_path):
-    folder = tiny.write_folder(tmp_path / "data", "binary")
+def hidden(root, kind="binary"):
+    """A data folder with two unlabeled images whose masks are there; their names."""
+    folder = tiny.write_folder(root, kind)
     with_masks = sorted((folder / "images").glob("*"))
     moved = random.Random(0).sample(with_masks, 2)
     splits = folder / "splits"
@@ -107,6 +114,11 @@ def test_masks_of_unlabeled_images_are_opened_on_request_only(tmp_path):
     (splits / "labeled.txt").write_text("\n".join(p.stem for p in with_masks if p not in moved))
     shutil.rmtree(folder / "unlabeled")
     shutil.rmtree(folder / "val")
+    return folder, moved
+
+
+def test_masks_of_unlabeled_images_are_opened_on_request_only(tmp_path):
+    folder, moved = hidden(tmp_path / "data")
     plain = tiny.prepare(folder, tmp_path / "plain")
     assert plain.truth is None and not (tmp_path / "plain/truth").exists()
     data = tiny.prepare(folder, tmp_path / "asked", diagnose=True)
@@ -115,3 +127,73 @@ def test_masks_of_unlabeled_images_are_opened_on_request_only(tmp_path):
     (tmp_path / "run/generation-1").mkdir(parents=True)
     found = quality(tiny.session(tmp_path / "run", data), [data.make().eval() for _ in range(2)], Rule(), 1)
     assert "unlabeled" in found and found["unlabeled"]["inconsistent_share"] is not None
+
+
+def test_what_is_stored_of_other_splits_is_counted_again(tmp_path):
+    data = tiny.prepare(hidden(tmp_path / "data")[0], tmp_path / "cache", diagnose=True)
+    networks = [data.make().eval() for _ in range(2)]
+    (tmp_path / "run/generation-1").mkdir(parents=True)
+    session = tiny.session(tmp_path / "run", replace(data, val=data.truth))
+    closed = tiny.session(tmp_path / "run", replace(data, val=data.truth, truth=None))
+    found = quality(session, networks, Rule(), 1)
+    assert set(found) == {"val", "unlabeled"}
+    with pytest.raises(TypeError):  # without anybody to ask: only what is stored could be said
+        quality(closed, None, Rule(), 1)
+    assert quality(closed, networks, Rule(), 1) == {"val": found["val"]}
+    assert quality(session, networks, Rule(), 1) == found  # asked again: the file held val alone
+    assert quality(session, None, Rule(), 1) == found
+
+
+SMALL = {"size": 16, "steps": 4, "batch": 2, "network": "unet1x1:0.25", "device": "cpu", "threads": 1, "workers": 1,
+         "unlabeled_batch": 2, "checkpoint_every": 4, "quiet": True}  # fmt: skip
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass"])
+def test_a_given_committee_against_the_truth_of_unlabeled_images(tmp_path, kind):
+    """One tool is right, the other paints over the upper half of one image: all that is agreed upon is right there."""
+    folder, moved = hidden(tmp_path / "data", kind)
+    for tool in ("one", "two"):
+        for path in moved:
+            mask = np.asarray(Image.open(folder / "masks" / path.name)).copy()
+            mask[:, :4] = mask[:, :4] * (tool == "one" and path == moved[0])  # both err in the left of the second
+            mask[:12] = mask.max() - mask[:12] if tool == "two" and path == moved[0] else mask[:12]
+            tiny.save(tmp_path / tool / path.name, mask)
+    run = tmp_path / "run"
+    committee = f"{tmp_path / 'one'},{tmp_path / 'two'}"
+    summary = semiseg.train(folder, run, method="self_training", committee=committee, sets=["diagnose=yes"], **SMALL)
+    first = summary["generations"][0]
+    rows = {r["image"]: r for r in table(run / "generation-1/errors.csv")}
+    assert set(first["quality"]) == {"unlabeled"} and {r["split"] for r in rows.values()} == {"unlabeled"}
+    pixels = wrong = doubtful = 0
+    for path in moved:
+        truth, one, two = (np.asarray(Image.open(d / path.name)) for d in
+                           (folder / "masks", tmp_path / "one", tmp_path / "two"))  # fmt: skip
+        row, differ, err = rows[path.stem], one != two, (one == two) & (one != truth)
+        assert (int(row["pixels"]), int(row["inconsistent"])) == (truth.size, differ.sum()) and row["caught"] == ""
+        assert int(row["wrong"]) == err.sum()
+        pixels, wrong, doubtful = pixels + truth.size, wrong + int(err.sum()), doubtful + int(differ.sum())
+    assert wrong and doubtful
+    assert first["quality"]["unlabeled"] == {
+        "inconsistent_share": doubtful / pixels, "precision": None, "recall": None,
+        "agreed_wrong": wrong / (pixels - doubtful),
+    }  # fmt: skip
+    classes = table(run / "generation-1/classes.csv")
+    assert [r["class"] for r in classes] == summary["classes"]
+    for row in classes:
+        for key in ("inconsistent", "kept", "labeled"):
+            assert float(row[f"{key}_share"]) == pytest.approx(first[f"{key}_per_class"][row["class"]])
+    assert load(run / "generation-1/consensus").share == first["inconsistent_share"]
+
+
+def test_no_quality_of_a_mask_that_nobody_is_taught_by(folders, tmp_path):
+    """Of several teachers the best one labels every pixel; what they disagree about says nothing of its mistakes."""
+    sets = ["self_training.members=2"]
+    summary = semiseg.train(folders["binary"], tmp_path / "run", method="self_training", sets=sets, **SMALL)
+    assert "quality" not in summary["generations"][0] and "kept_per_class" in summary["generations"][0]
+    assert not (tmp_path / "run/generation-1/errors.csv").exists()
+    assert len(table(tmp_path / "run/generation-1/classes.csv")) == 1

@@ -54,10 +54,15 @@ def test_a_file_predicts_by_its_metadata_alone(tmp_path):
         model.predict(np.zeros((4, 4, 3), np.uint8))
     wide = np.random.default_rng(0).integers(0, 256, (520, 700), np.uint8)
     assert np.array_equal(model.predict(wide).label[0], wide > 127)  # in tiles
-    other = tmp_path / "n.onnx"
-    other.write_bytes((tmp_path / "m.onnx").read_bytes())
-    voices = open_all([str(tmp_path / "m.onnx"), str(other)], None, tmp_path)
+    paths = [str(tmp_path / "m.onnx"), str(pixelwise_file(tmp_path / "n.onnx", {**ABOUT, "resize": 100}))]
+    voices = open_all(paths, None, tmp_path)
     assert voices[0].label("x", Path("x"), image[..., None]).shape == (2, 2, 2)
+    lacks = voices[0].lacks({"y": (Path("y.png"), (2, 2, 3, "uint8")), "z": (Path("z.tif"), (2, 2, 1, "uint16"))})
+    assert [(p.code, p.where) for p in lacks] == [("P01", paths[0]), ("P02", paths[0])]
+    (tmp_path / "n.onnx").write_bytes((tmp_path / "m.onnx").read_bytes())
+    with pytest.raises(Refusal, match=r"n\.onnx is .*m\.onnx once more") as error:
+        open_all(paths, None, tmp_path)
+    assert error.value.exit == 2
 
 
 def test_files_of_others_are_refused(tmp_path):

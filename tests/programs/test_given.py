@@ -10,8 +10,12 @@ from PIL import Image
 import semiseg
 import tiny
 from semiseg.errors import Refusal
+from semiseg.programs._generations import FIRST
+from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import Rule, load
-from semiseg.programs.given import given_consensus, open_all, split
+from semiseg.programs.given import given_consensus, open_all, ready, split
+from semiseg.programs.im import IM
+from semiseg.programs.outputs import label_next
 
 SMALL = {"size": 16, "steps": 4, "batch": 2, "network": "unet1x1:0.25", "device": "cpu", "threads": 1,
          "workers": 1, "unlabeled_batch": 2, "checkpoint_every": 4, "quiet": True}  # fmt: skip
@@ -82,23 +86,36 @@ def test_training_with_a_given_committee(kind, folders, tmp_path):
     assert all(a["val"]["miou"] is not None for a in summary["arms"])
 
 
-def test_a_mask_that_covers_everything_teaches_nothing_and_breaks_nothing(folders, tmp_path):
-    for name, value in (("one", 1), ("two", 2)):
-        for i in range(5):
-            side = 24 if i < 2 else 32
-            tiny.save(tmp_path / name / f"{i:02d}.png", np.full((side, side), value, np.uint8))
-    committee = f"{tmp_path / 'one'},{tmp_path / 'two'}"
+def flat(folder, values):
+    """Masks for the unlabeled images of one value each."""
+    for i, value in enumerate(values):
+        side = 24 if i < 2 else 32
+        tiny.save(folder / f"{i:02d}.png", np.full((side, side), value, np.uint8))
+    return str(folder)
+
+
+def test_a_mask_that_covers_an_image_teaches_nothing_and_breaks_nothing(folders, tmp_path):
+    committee = f"{flat(tmp_path / 'one', [1] * 5)},{flat(tmp_path / 'two', [1] + 4 * [2])}"
     summary = semiseg.train(folders["multiclass"], tmp_path / "run", method="im", committee=committee, **SMALL)
     text = " ".join(summary["warnings"])
-    assert "5 of 5" in text and "100% of the pixels" in text and "No member of the committee predicts class 0" in text
+    assert "4 of 5" in text and "No member of the committee predicts class 0" in text
+    assert "The given committee disagrees on 80% of the pixels: do all" in text and "hardly trained" not in text
+    assert len(summary["warnings"]) == len(set(summary["warnings"]))
     log = (tmp_path / "run/generation-1/member-0/metrics.csv").read_text()
     assert "nan" not in log.lower() and summary["generations"][0]["inconsistent_per_class"]["class 0"] is None
 
 
-def refused(data, tmp_path, committee, method="im", sets=()):
+def test_a_committee_that_agrees_on_nothing_has_nothing_to_teach(folders, tmp_path):
+    committee = f"{flat(tmp_path / 'one', [1] * 5)},{flat(tmp_path / 'two', [2] * 5)}"
+    error = refused(folders["multiclass"], tmp_path, committee, trained=["baseline/final/result.json"])
+    assert error.exit == 3 and "agrees on no pixel" in str(error) and "semiseg consensus" in str(error)
+
+
+def refused(data, tmp_path, committee, method="im", sets=(), trained=()):
     with pytest.raises(Refusal) as error:
         semiseg.train(data, tmp_path / "run", method=method, committee=committee, sets=list(sets), **SMALL)
-    assert not list((tmp_path / "run").rglob("result.json"))
+    found = [p.relative_to(tmp_path / "run").as_posix() for p in (tmp_path / "run").rglob("result.json")]
+    assert found == list(trained)
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     return error.value
 
@@ -124,6 +141,10 @@ def test_what_is_no_committee(folders, tmp_path):
     assert "averages probabilities" in str(refused(data, tmp_path, f"{one},{other}", "ensemble"))
     few = refused(data, tmp_path, f"{one},{other}", sets=["im.agreement=3"])
     assert "has 2 members" in str(few) and few.exit == 2
+    (tmp_path / "same").symlink_to(tmp_path / "one")
+    twice = refused(data, tmp_path, f"{one},{other},{tmp_path / 'same'},{other}/")
+    assert [p.where for p in twice.problems] == [str(tmp_path / "same"), other] and twice.exit == 2
+    assert "is named twice" in str(twice) and f"is {one} once more" in str(twice)
     (tmp_path / "empty").mkdir()
     assert "holds no masks" in str(refused(data, tmp_path, f"{one},{tmp_path / 'empty'}"))
     tiny.save(tmp_path / "two/00.png", np.full((24, 24), 7, np.uint8))
@@ -144,7 +165,12 @@ def test_runs_and_their_members(run, folders, tmp_path):
     masks = str(foreign(tmp_path / "masks", "binary", 50))
     opened = open_all([str(run), member, masks], None, tmp_path)
     assert [v.title for v in opened] == [str(run), member, masks]
-    assert len(open_all([str(run), member], None, tmp_path, members=True)) == 3
+    assert len(open_all([str(run), masks], None, tmp_path, members=True)) == 3
+    shutil.copytree(run, tmp_path / "copy")
+    for same in (member, str(run), str(tmp_path / "copy")):
+        with pytest.raises(Refusal, match="name every member once") as error:
+            open_all([str(run), same], None, tmp_path, members=same == member)
+        assert error.value.exit == 2
     path = folders["binary"] / "unlabeled/00.png"
     image = np.asarray(Image.open(path))[..., None]
     model = semiseg.load(run)
@@ -160,8 +186,54 @@ def test_runs_and_their_members(run, folders, tmp_path):
 
 def test_other_classes_are_refused(run, folders, tmp_path, prepared):
     with pytest.raises(Refusal, match=r"speaks of binary: .* Expected: multiclass: class 0, class 1, class 2") as error:
-        open_all([str(run), str(run)], prepared("multiclass").classes, tmp_path)
+        open_all([str(run), str(run / "generation-0/member-1")], prepared("multiclass").classes, tmp_path)
     assert error.value.exit == 2 and error.value.problems[0].code == "P03"
+
+
+def test_models_that_cannot_label_the_images_are_said_at_once(run, tmp_path):
+    """Before anything is trained, all images, by the name of the member."""
+    data = tiny.write_folder(tmp_path / "data", "binary")
+    for path in data.rglob("*.png"):
+        if "masks" not in path.parts:
+            tiny.save(path, np.asarray(Image.open(path))[..., None].repeat(3, 2))
+    masks = str(foreign(tmp_path / "masks", "binary", 50))
+    error = refused(data, tmp_path, f"{run},{masks}")
+    assert error.exit == 3 and [p.code for p in error.problems] == 5 * ["P01"]
+    assert {p.where for p in error.problems} == {str(run)}
+    assert "00.png, which has 3 channels, the model was trained on 1" in str(error)
+
+
+def test_agreement_counts_the_given_members(prepared, tmp_path):
+    """im trains three members where none are given; of five that are, four may have to agree."""
+    data = prepared("binary")
+    paths = [str(foreign(tmp_path / str(k), "binary", 50 + 20 * k)) for k in range(5)]
+    session = tiny.session(tmp_path / "run", data, committee=",".join(paths))
+    assert len(ready(session, IM(agreement=4).rule())) == 5
+    with pytest.raises(Refusal, match="has 5 members"):
+        ready(session, IM(agreement=6).rule())
+    with pytest.raises(Refusal, match=r"im\.agreement is 4\. Expected: 0, or 2 to 3"):
+        IM(agreement=4).run(tiny.session(tmp_path / "none", data))
+
+
+def test_what_to_label_next_is_never_ranked_by_a_constant(prepared, tmp_path):
+    """By what the given committee said, also where the newest teacher is one model; else by the doubt of the model."""
+    data = prepared("binary")
+    session = tiny.session(tmp_path / "run", data, committee=",".join(two(tmp_path, "binary")))
+    first = given_consensus(session, FIRST, Rule())
+    model = session.train(0, 0, "m")
+    ranked = label_next(session, Outcome(model, [model], ""))
+    want = sorted(first.rows, key=lambda r: (-r["inconsistent_share"], r["image"]))
+    assert [r["image"] for r in ranked] == [r["image"] for r in want] and len({r["score"] for r in ranked}) > 1
+    for name in ("three", "four"):
+        shutil.copytree(tmp_path / "one", tmp_path / name)
+    paths = f"{tmp_path / 'three'},{tmp_path / 'four'}"
+    alike = tiny.session(tmp_path / "alike", data, committee=paths)
+    assert given_consensus(alike, FIRST, Rule()).share == 0
+    model = alike.train(0, 0, "m")
+    doubtful = label_next(alike, Outcome(model, [model], ""))
+    alone = label_next(tiny.session(tmp_path / "alike", data), Outcome(model, [model], ""))
+    assert [(r["image"], r["score"]) for r in doubtful] == [(r["image"], r["score"]) for r in alone]
+    assert len({r["score"] for r in doubtful}) > 1 and {r["inconsistent_share"] for r in doubtful} == {""}
 
 
 def test_one_path_may_hold_a_comma(tmp_path):

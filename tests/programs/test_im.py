@@ -13,7 +13,7 @@ from semiseg.errors import Refusal
 from semiseg.inconsistency import InconsistencyMask
 from semiseg.programs import PROGRAMS, _generations, program_class
 from semiseg.programs._generations import judge
-from semiseg.programs.consensus import Rule
+from semiseg.programs.consensus import Rule, Stored
 from semiseg.programs.im import IM
 from semiseg.programs.session import Member
 from semiseg.storage import read_tensors
@@ -192,6 +192,20 @@ def run_program(session, program):
     return outcome, [g["promoted"] for g in session.generations]
 
 
+def test_a_committee_that_agrees_on_nothing_teaches_nobody(prepared, tmp_path, monkeypatch):
+    """Its models are still there to be shipped; nothing is trained on masks that hide every pixel."""
+    data = prepared("multiclass")
+    pixels = len(data.unlabeled.pixels)
+    planes = torch.full((pixels, 1), 255, dtype=torch.uint8), torch.zeros((pixels, 1), dtype=torch.uint8)
+    rows = [{"image": n, "inconsistent_share": 1.0} for n in data.unlabeled.names]
+    nothing = Stored(planes, 1.0, dict.fromkeys(data.task.names, 1.0), rows)
+    monkeypatch.setattr(IM, "opinion", lambda *_: nothing)
+    session = tiny.session(tmp_path, data, steps=1, eval_every=1)
+    outcome, promoted = run_program(session, IM(members=2, generations=3))
+    assert promoted == [True] and outcome.model.generation == 0 and "agrees on nothing" in outcome.why
+    assert any("agrees on no pixel" in w for w in session.warnings) and len(session.members) == 2
+
+
 def test_a_generation_that_is_not_better_is_never_shipped(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(_generations, "judge", lambda *_: (False, "worse"))
     session = tiny.session(tmp_path, prepared("binary"), steps=1, eval_every=1)
@@ -207,7 +221,6 @@ def test_a_better_one_becomes_the_committee(prepared, tmp_path, monkeypatch):
     assert promoted == [True, True, True] and outcome.model.folder == "generation-2/member-0"
     assert [len(g["members"]) for g in session.generations] == [2, 2, 1]
     assert [m.folder for m in outcome.committee] == ["generation-1/member-0", "generation-1/member-1"]
-    assert outcome.consensus == "generation-2/consensus"
     again, _ = run_program(
         tiny.session(tmp_path, prepared("multiclass"), steps=1, eval_every=1), IM(members=2, generations=2)
     )

@@ -25,7 +25,8 @@ def test_the_teacher_labels_every_clean_image(kind, prepared, tmp_path, monkeypa
     monkeypatch.setattr(_generations, "judge", lambda *_: (True, "better"))
     session = tiny.session(tmp_path, prepared(kind), steps=2, eval_every=2)
     outcome = NoisyStudent(generations=2).run(session)
-    assert [len(g["members"]) for g in session.generations] == [1, 1, 1] and not session.warnings
+    assert [len(g["members"]) for g in session.generations] == [1, 1, 1]
+    assert not [w for w in session.warnings if "disagree" in w]
     assert [a["name"] for a in session.arms] == ["labels only"] + [f"noisy_student, generation {g}" for g in (1, 2)]
     assert [m.result["network"] for m in session.members] == ["unet1x1:0.25", "unet1x1:0.25", "unet1x1:0.5"]
     assert outcome.committee == [outcome.model] and outcome.model.generation == 2

@@ -14,9 +14,10 @@ from semiseg.errors import DATA, USAGE, Problem, Refusal, nearest
 from semiseg.inconsistency import InconsistencyMask
 from semiseg.methods.base import Refiner
 from semiseg.programs._lessons import pooled, school
+from semiseg.programs._promotion import every_image, judge
 from semiseg.programs.base import Outcome, Program, baseline
 from semiseg.programs.consensus import Rule, Stored, consensus, on_device
-from semiseg.programs.diagnostics import class_shares, collapse, quality
+from semiseg.programs.diagnostics import class_shares, collapse, given_quality, quality, write_classes
 from semiseg.programs.given import given_consensus, ready
 from semiseg.programs.session import Member, Session
 from semiseg.task import make_task
@@ -129,20 +130,23 @@ class Generations(Program):
         session.warnings += self.deviations(session)
         refiner = self.refiner(session)
         committee, base = self._first(session)
-        model, why, folder = session.best(committee), "generation 0 is the best on val", ""
+        model, why = session.best(committee), "generation 0 is the best on val"
         ensemble, group, failed = committee, committee, 0
         for generation in range(1, self.generations + 1):
-            folder = f"generation-{generation}/consensus"
-            stored = self.opinion(session, committee, folder)
+            stored = self.opinion(session, committee, f"generation-{generation}/consensus")
             session.generations[-1].update(inconsistent_share=stored.share, inconsistent_per_class=stored.per_class)
             self._watch(session, stored.share)
+            if mute(session, stored, generation):
+                why = f"the committee of generation {generation - 1} agrees on nothing that could be taught"
+                break
             _note(session, stored)
             self._diagnose(session, committee, generation, stored)
             school, planes = self.lessons(session, generation, stored)
             taught = self._train(school, generation, refine=refiner, planes=planes)
             best = session.best(taught)
             scored = self._scored(session, taught, best)
-            promoted, reason = judge(session, self._scored(session, group, model), scored)
+            pair = (self._compared(session, group, model), self._compared(session, taught, best))
+            promoted, reason = judge(session, *pair)
             session.add_generation(generation, taught, promoted, reason)
             session.add_arm(f"{self.name}, generation {generation}", best.folder, scored.val)
             committee = taught
@@ -153,7 +157,7 @@ class Generations(Program):
             why, failed = f"generation {generation} was not better: {reason}", failed + 1
             if failed >= self.patience:
                 break
-        return Outcome(model, ensemble if len(ensemble) > 1 else [model], why, base, folder)
+        return Outcome(model, ensemble if len(ensemble) > 1 else [model], why, base)
 
     def deviations(self, session: Session) -> list[str]:
         """Where preset=paper is not what the paper does, and a pool that cannot be."""
@@ -215,10 +219,20 @@ class Generations(Program):
         """The member with the score that is compared. With folds it is pooled over those that all generations have."""
         if not session.folded:
             return member
+        return replace(member, result={**member.result, "val": session.out_of_fold(group[: self._both(session)])})
+
+    def _both(self, session: Session) -> int:
+        """Folds that all generations and the labels-only baseline have."""
         config = session.data.config
-        alone = config.method != "supervised" or config.committee  # beside a labels-only baseline on fold 0
-        both = 1 if alone else min(self.members, self.students)
-        return replace(member, result={**member.result, "val": session.out_of_fold(group[:both])})
+        alone = config.method != "supervised" or config.committee  # beside a baseline on fold 0
+        return 1 if alone else min(self.members, self.students)
+
+    def _compared(self, session: Session, group: list[Member], member: Member) -> Member:
+        """The member with the score that decides on promotion: below 20 val images one of the same images for all."""
+        if session.selectable() or not (member.val or session.folded):
+            return member
+        asked = group[: self._both(session)] if session.folded else [member]
+        return replace(member, result={**member.result, "val": every_image(session, asked)})
 
     def _diagnose(self, session: Session, committee: list[Member], generation: int, stored: Stored) -> None:
         """What is left of each class, and whether disagreement finds errors, where the truth is known."""
@@ -228,19 +242,34 @@ class Generations(Program):
         known = class_shares(data.labeled.labels, None, data.task)
         row.update(kept_per_class=kept, labeled_per_class=known)
         session.warnings += collapse(kept, known)
-        given = generation == 1 and data.config.committee
-        if len(committee) > 1 and not given:
+        write_classes(session, generation, stored.per_class, kept, known)
+        if generation == 1 and data.config.committee:
+            row["quality"] = given_quality(session, stored, generation)
+        elif (stored.planes[1] == 0).any():  # else nobody is taught by what the members disagree about
             row["quality"] = quality(session, [session.load(m) for m in committee], self.rule(), generation)
 
     def _watch(self, session: Session, share: float) -> None:
-        said = session.warnings
+        said, given = session.warnings, session.data.config.committee and len(session.generations) == 1
         if share > 0.5:
-            said.append(f"The committee disagrees on {share:.0%} of the pixels: its members are hardly trained.")
+            why = "do all of them mean the same classes?" if given else "its members are hardly trained."
+            said.append(f"The {'given ' if given else ''}committee disagrees on {share:.0%} of the pixels: {why}")
         if share == 0:
             said.append("The committee never disagrees: the inconsistency mask is empty.")
 
     def _title(self, generation: int, index: int, count: int) -> str:
         return f"{self.name} · generation {generation} · {index + 1}/{count}"
+
+
+def mute(session: Session, stored: Stored, generation: int) -> bool:
+    """Does a consensus teach nothing at all? A given committee's is refused (exit 3); models of one's own can be shipped."""
+    if (stored.planes[1] == 1).any():
+        return False
+    found = "agrees on no pixel of any unlabeled image, so there is nothing to learn from it"
+    if generation == 1 and (given := session.data.config.committee):
+        fix = "look at what its members say with `semiseg consensus`, and give some that label the same classes"
+        raise Refusal(Problem("P06", given, found, fix), DATA)
+    session.warnings.append(f"The committee {found}: train longer, with more --steps.")
+    return True
 
 
 def _note(session: Session, stored: Stored) -> None:
@@ -250,15 +279,3 @@ def _note(session: Session, stored: Stored) -> None:
         session.warnings.append(said)
     if absent := [name for name, value in stored.per_class.items() if value is None]:
         session.warnings.append(f"No member of the committee predicts {', '.join(absent)} in any unlabeled image.")
-
-
-def judge(session: Session, model: Member, candidate: Member) -> tuple[bool, str]:
-    """Is the candidate better on val? Below 20 val images: on the mean of paired per-image differences."""
-    if model.val is None or candidate.val is None:
-        return True, "there is no val set, so it cannot be said"
-    name = "miou" if session.selectable() else "iou_per_image"
-    old, new = model.val[name], candidate.val[name]
-    if old is None or new is None:
-        return True, "val has nothing to score"
-    text = f"{name} on val {old:.4f} → {new:.4f}"
-    return new > old, text

@@ -18,7 +18,6 @@ class Outcome:
     committee: list[Member]
     why: str
     baseline: Member | None = None
-    consensus: str = ""  # folder of the newest consensus, relative to the run
     arms: list[str] = field(default_factory=list)
 
 

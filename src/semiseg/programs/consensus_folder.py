@@ -19,8 +19,9 @@ from semiseg.errors import DATA, Problem, Refusal
 from semiseg.predict import Progress, scan_images, write_failed
 from semiseg.predict_out import Output, filling, mask_places, png
 from semiseg.programs.consensus import Rule, agreed
-from semiseg.programs.given import Voice, open_all
+from semiseg.programs.given import open_all
 from semiseg.programs.outputs import write_ranking
+from semiseg.programs.voices import Voice
 from semiseg.task import Task, make_task
 
 

@@ -2,15 +2,16 @@
 
 An error is a pixel whose label by the committee's mean probability, which is what would be taught without a mask, is not
 the truth. The mask is good when it catches many errors (recall) and little else (precision), and when few of the pixels
-that are agreed upon are wrong.
+that are agreed upon are wrong. A given committee has no probabilities: of it only the last is known.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from semiseg import storage
 from semiseg.batch import IGNORE
 from semiseg.data.cache import Store
 from semiseg.inconsistency import inconsistency_mask
-from semiseg.programs.consensus import Rule, opinions
+from semiseg.programs._lessons import rows_of
+from semiseg.programs.consensus import Rule, Stored, opinions
 from semiseg.programs.session import Session
 from semiseg.task import Task
 from semiseg.training.evaluate import batches, images
@@ -32,15 +34,20 @@ CHUNK = 1 << 22  # pixels of a stored plane that are looked at together
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels (pixel-labels, when labels overlap) with a known truth; the wrong, the inconsistent, and both at once."""
+    """Pixels (pixel-labels, when labels overlap) with a known truth; the wrong, the inconsistent, and both at once.
+
+    caught None: nothing says what would be taught at inconsistent ones, and the wrong are those that are agreed upon.
+    """
 
     pixels: int
     wrong: int
     inconsistent: int
-    caught: int
+    caught: int | None
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(getattr(self, k) + getattr(other, k) for k in COUNTS))
+        caught = None if self.caught is None or other.caught is None else self.caught + other.caught
+        inconsistent = self.inconsistent + other.inconsistent
+        return Counts(self.pixels + other.pixels, self.wrong + other.wrong, inconsistent, caught)
 
     def rates(self) -> dict[str, float | None]:
         """Shares in [0, 1]; None where nothing can be divided.
@@ -50,9 +57,9 @@ class Counts:
         """
         return {
             "inconsistent_share": _share(self.inconsistent, self.pixels),
-            "precision": _share(self.caught, self.inconsistent),
-            "recall": _share(self.caught, self.wrong),
-            "agreed_wrong": _share(self.wrong - self.caught, self.pixels - self.inconsistent),
+            "precision": None if self.caught is None else _share(self.caught, self.inconsistent),
+            "recall": None if self.caught is None else _share(self.caught, self.wrong),
+            "agreed_wrong": _share(self.wrong - (self.caught or 0), self.pixels - self.inconsistent),
         }
 
 
@@ -73,45 +80,98 @@ def mask_counts(task: Task, label: Tensor, agree: Tensor, truth: Tensor) -> list
 @torch.inference_mode()
 def quality(session: Session, networks: Sequence[nn.Module], rule: Rule, generation: int) -> dict[str, Any]:
     """Rates per split with a known truth; a row per image goes to generation-G/errors.csv. {} without any."""
-    path = session.run / f"generation-{generation}" / "errors.csv"
     splits = {"val": session.data.val, "unlabeled": session.data.truth}
+    return _counted(session, generation, splits, lambda store: _asked(session, networks, rule, store))
+
+
+def given_quality(session: Session, stored: Stored, generation: int) -> dict[str, Any]:
+    """`quality` of a given committee, which has spoken of unlabeled images alone: from what was stored of it."""
+    return _counted(session, generation, {"unlabeled": session.data.truth}, lambda store: _read(session, stored, store))
+
+
+def _counted(
+    session: Session,
+    generation: int,
+    splits: Mapping[str, Store | None],
+    count: Callable[[Store], Iterable[tuple[str, Counts]]],
+) -> dict[str, Any]:
+    """Rates of what `count` says of each image, unless errors.csv holds these splits already."""
+    path = session.run / f"generation-{generation}" / "errors.csv"
     found = {name: store for name, store in splits.items() if store is not None and len(store)}
     if not found:
         return {}
-    if not path.exists():
-        rows = [row for name, store in found.items() for row in _rows(session, networks, rule, name, store)]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["image", "split", *COUNTS, *RATES], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        storage.write_text(path, text.getvalue())
-    with path.open(newline="") as file:
-        stored = list(csv.DictReader(file))
+    stored = _stored(path)
+    if {row["split"] for row in stored} != set(found):
+        fields = ["image", "split", *COUNTS, *RATES]
+        rows = [{"image": image, "split": name, **vars(counts), **counts.rates()}
+                for name, store in found.items() for image, counts in count(store)]  # fmt: skip
+        _table(path, fields, rows)
+        stored = _stored(path)
     totals = {name: Counts(0, 0, 0, 0) for name in found}
     for row in stored:
-        totals[row["split"]] += Counts(*(int(row[k]) for k in COUNTS))
+        totals[row["split"]] += Counts(*(int(row[k]) if row[k] else None for k in COUNTS))  # type: ignore[arg-type]
     return {name: counts.rates() for name, counts in totals.items()}
 
 
-def _rows(
-    session: Session, networks: Sequence[nn.Module], rule: Rule, split: str, store: Store
-) -> list[dict[str, Any]]:
-    task, rows = session.data.task, []
+def _table(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    storage.write_text(path, text.getvalue())
+
+
+def _stored(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _asked(session: Session, networks: Sequence[nn.Module], rule: Rule, store: Store) -> Iterable[tuple[str, Counts]]:
+    task = session.data.task
     for chosen in batches(store):
         votes, mean = opinions(networks, task, images(store, chosen, session.data.units), mean=True)
         made = inconsistency_mask(votes, task, agreement=rule.agreement, reduce=rule.reduce,  # type: ignore[arg-type]
                                   erode=rule.erode, dilate=rule.dilate)  # fmt: skip
         assert mean is not None
         truth = torch.stack([_truth(store, i) for i in chosen])
-        for i, counts in zip(chosen, mask_counts(task, task.label(mean), made.agree, truth), strict=True):
-            rows.append({"image": store.names[i], "split": split, **vars(counts), **counts.rates()})
-    return rows
+        counts = mask_counts(task, task.label(mean), made.agree, truth)
+        yield from zip((store.names[i] for i in chosen), counts, strict=True)
+
+
+def _read(session: Session, stored: Stored, store: Store) -> Iterable[tuple[str, Counts]]:
+    task, where = session.data.task, {name: i for i, name in enumerate(session.data.unlabeled.names)}
+    for i, name in enumerate(store.names):
+        label, agree = (rows_of(session, plane, where[name]) for plane in stored.planes)
+        said = label if task.multilabel else label[0]
+        truth = _truth(store, i).to(label.device)
+        (counts,) = mask_counts(task, said[None], agree[None] == 1, truth[None])
+        assert counts.caught is not None
+        yield name, Counts(counts.pixels, counts.wrong - counts.caught, counts.inconsistent, None)
 
 
 def _truth(store: Store, index: int) -> Tensor:
     mask = store.label(index)
     assert mask is not None, "a split with a known truth has masks"
     return mask
+
+
+def write_classes(
+    session: Session,
+    generation: int,
+    inconsistent: Mapping[str, float | None],
+    kept: Mapping[str, float | None],
+    labeled: Mapping[str, float | None],
+) -> None:
+    """generation-G/classes.csv, shares in [0, 1], empty where nothing can be divided.
+
+    inconsistent_share: of the pixels that some member gives to the class; kept_share, labeled_share: of the pixels that
+    are agreed upon, and of the labeled ones, those of the class.
+    """
+    shares = {"inconsistent_share": inconsistent, "kept_share": kept, "labeled_share": labeled}
+    rows = [{"class": name, **{k: v.get(name) for k, v in shares.items()}} for name in session.data.task.names]
+    _table(session.run / f"generation-{generation}" / "classes.csv", ["class", *shares], rows)
 
 
 def class_shares(label: Tensor, sure: Tensor | None, task: Task) -> dict[str, float | None]:

@@ -5,7 +5,7 @@ The inconsistency mask asks for nothing but discrete labels, so whoever can labe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,88 +16,16 @@ from torch import Tensor
 from semiseg.data import decode
 from semiseg.data.classes import ClassMap
 from semiseg.data.classfile import FILE, read_spec
-from semiseg.data.decode import shown
-from semiseg.data.folder import read_label
 from semiseg.data.index import Item
 from semiseg.data.look import Seen, mask_facts
 from semiseg.data.propose import class_map
-from semiseg.data.walk import Masks, Scan, scan_masks
+from semiseg.data.walk import scan
 from semiseg.errors import CHECKPOINT, DATA, USAGE, Problem, Refusal
 from semiseg.model import Model
 from semiseg.programs.consensus import Rule, Stored, consensus_by
 from semiseg.programs.exported import Exported
 from semiseg.programs.session import Session
-
-
-class Voice:
-    """A member of a given committee. title: as it was typed. classes: whose labels it gives."""
-
-    title: str
-    classes: ClassMap
-
-    def label(self, name: str, path: Path, image: np.ndarray) -> np.ndarray:
-        """uint8 labels (H,W) of classes, or (L,H,W) of labels that may overlap, 255 = no opinion. image (H,W,C)."""
-        raise TypeError(f"{type(self).__name__} must write label(name, path, image)")
-
-    def lacks(self, images: Mapping[str, Path]) -> list[Problem]:
-        """What keeps it from labeling these images, as far as it can be told beforehand."""
-        return []
-
-
-class Predicts(Voice):
-    """A network of a run, or an exported one."""
-
-    def __init__(self, title: str, model: Model, folder: str) -> None:
-        self.title, self.classes, self.model, self.folder = title, model.classes, model, folder
-
-    def label(self, name: str, path: Path, image: np.ndarray) -> np.ndarray:
-        """Predicts; refuses (exit 3) other channels and types than it was trained on."""
-        (_, prob), *_ = self.model.opinions(image, [self.folder], shown(path))
-        return self.model.task.label(prob)[0].to(torch.uint8).cpu().numpy()
-
-
-class Drawn(Voice):
-    """A folder of masks, one per image of the same name; its own coding is that of `classes`."""
-
-    def __init__(self, folder: Path, classes: ClassMap) -> None:
-        self.title, self.classes = str(folder), classes
-        self.masks = _masks(folder, classes.names if classes.coding == "folders" else None)
-
-    def label(self, name: str, path: Path, image: np.ndarray) -> np.ndarray:
-        """Reads; refuses (exit 3) a missing file, another size, and values that are no class."""
-        return self._read(name, path, (image.shape[0], image.shape[1]))
-
-    def lacks(self, images: Mapping[str, Path]) -> list[Problem]:
-        """Everything that `label` would refuse, at once."""
-        problems = list(self.masks.problems)
-        for name, path in images.items():
-            try:
-                self._read(name, path, decode.probe(path)[:2])
-            except Refusal as refusal:
-                problems += refusal.problems
-        return problems
-
-    def _read(self, name: str, path: Path, size: tuple[int, int]) -> np.ndarray:
-        files = self._files(name)
-        if not files:
-            raise Refusal(self._missing(name, path), DATA)
-        label = read_label(Item(name, path, files), self.classes)
-        if label.shape[-2:] != size:
-            raise Refusal(_size(files[0], label.shape[-2:], path, size), DATA)
-        return label[None] if self.classes.kind == "binary" else label
-
-    def _files(self, name: str) -> tuple[Path, ...]:
-        """By the image's name; in a run the images of unlabeled/ are called unlabeled/NAME."""
-        return self.masks.files.get(name) or self.masks.files.get(name.removeprefix("unlabeled/"), ())
-
-    def _missing(self, name: str, path: Path) -> Problem:
-        fix = "add it, or take the image out: an image needs the opinion of every member"
-        return Problem("P04", self.title, f"holds no mask {name.removeprefix('unlabeled/')} for {shown(path)}", fix)
-
-
-def _size(mask: Path, got: Sequence[int], image: Path, want: Sequence[int]) -> Problem:
-    found = f"is {got[1]}x{got[0]} but {shown(image)} is {want[1]}x{want[0]}"
-    return Problem("P05", shown(mask), found, f"export the mask again at {want[1]}x{want[0]}")
+from semiseg.programs.voices import Drawn, Predicts, Voice, inside, masks_of, same_labels
 
 
 def open_all(paths: Sequence[str], known: ClassMap | None, beside: Path, members: bool = False) -> list[Voice]:
@@ -105,7 +33,8 @@ def open_all(paths: Sequence[str], known: ClassMap | None, beside: Path, members
 
     known: the classes that all must speak of; None takes those of the first model, or else finds out from the masks (and
     `beside`/classes.yaml). members: every run speaks with its whole committee, as one that is given alone always does.
-    Raises Refusal: C02 fewer than two members, P03 other classes (exit 2), S06 and S07 no finished run (exit 4), D03.
+    Raises Refusal: C02 fewer than two members or one twice, P03 other classes or label folders (exit 2), D03, D04, D10
+    (exit 3), S06 and S07 no finished run (exit 4).
     """
     voices = named(paths, members)
     classes = known or next((v.classes for v in voices if isinstance(v, Voice)), None)
@@ -116,6 +45,8 @@ def open_all(paths: Sequence[str], known: ClassMap | None, beside: Path, members
         want = _spoken(classes)
         fix = "give members that were trained on the same classes"
         raise Refusal([Problem("P03", v.title, f"speaks of {_spoken(v.classes)}", fix, want) for v in others], USAGE)
+    if problems := [p for v in opened if isinstance(v, Drawn) for p in v.coded_otherwise(beside)]:
+        raise Refusal(problems, DATA)
     return opened
 
 
@@ -128,7 +59,22 @@ def named(paths: Sequence[str], members: bool = False) -> list[Voice | Path]:
         found = f"has one member, {paths[0]}" if voices else "has no member"
         fix = "name two or more, or one run that has a committee"
         raise Refusal(Problem("C02", "the committee", found, fix, "at least 2: one model cannot disagree"), USAGE)
+    if problems := _twice(voices):
+        raise Refusal(problems, USAGE)
     return voices
+
+
+def _twice(voices: Sequence[Voice | Path]) -> list[Problem]:
+    """C02 for members that are one: the same weights, exported file, or folder."""
+    first, problems = dict[str, str](), list[Problem]()
+    for voice in voices:
+        title = str(voice) if isinstance(voice, Path) else voice.title
+        key = voice.identity if isinstance(voice, Predicts) else str(inside(Path(title)).resolve())
+        if key in first:
+            found = f"is {first[key]} once more" if title != first[key] else "is named twice"
+            problems.append(Problem("C02", title, found, "name every member once", "models that can disagree"))
+        first.setdefault(key, title)
+    return problems
 
 
 def _spoken(classes: ClassMap) -> str:
@@ -158,25 +104,16 @@ def _open(text: str, members: bool) -> Iterator[Voice | Path]:
         )
 
 
-def _masks(folder: Path, labels: tuple[str, ...] | None) -> Masks:
-    """Masks below a folder, or below its masks/, where `semiseg predict` writes them."""
-    inside = folder / "masks" if (folder / "masks").is_dir() else folder
-    found = scan_masks(inside, Scan(), labels)
-    if not found.files:
-        fix = "give a folder with one mask per image, of the image's name"
-        raise Refusal(found.problems or Problem("D04", str(folder), "holds no masks", fix), DATA)
-    return found
-
-
 def _classes(folders: Sequence[Path], beside: Path) -> ClassMap:
     """What the masks of all folders together say about their coding, as `semiseg check` would find it."""
     spec, problems = read_spec(beside / FILE)
     seen: list[Seen] = []
-    labels: tuple[str, ...] = ()
-    for folder in folders:
-        found = _masks(folder, None)
-        labels = found.labels or labels
-        for name, files in found.files.items():
+    images = scan(beside)  # masks in subfolders as the images are in no label folders
+    found = {folder: masks_of(folder, None, images) for folder in sorted(folders)}
+    labels = next(iter(found.values())).labels
+    same_labels({folder: masks.labels for folder, masks in found.items()}, labels)
+    for masks in found.values():
+        for name, files in masks.files.items():
             one = Seen(Item(name, files[0], files), "labeled")
             one.masks = [
                 mask_facts(decode.mask_from_bytes(decode.load(p), p), p, bool(spec and spec.colors)) for p in files
@@ -198,7 +135,8 @@ def ready(session: Session, rule: Rule) -> list[Voice]:
     if rule.agreement and rule.agreement > len(voices):
         found = f"is {rule.agreement}, and the given committee has {len(voices)} members"
         raise Refusal(Problem("C02", "agreement", found, expected=f"0, or 2 to {len(voices)}"), USAGE)
-    problems = [p for v in voices for p in v.lacks(_images(session))]
+    images = {name: (path, data.checked.images[name]) for name, path in _images(session).items()}
+    problems = list(dict.fromkeys(p for v in voices for p in v.lacks(images)))
     if problems:
         raise Refusal(problems, DATA)
     return voices

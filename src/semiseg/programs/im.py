@@ -71,7 +71,7 @@ class IM(Generations):
         given = {"route": route, "reduce": reduce, "fill": fill, "label": label, "gate": gate}
         for key, value in given.items():
             self.choose(key, value, CHOICES[key])
-        if agreement and not 2 <= agreement <= members:
+        if agreement and agreement < 2:
             raise self.wrong("agreement", f"is {agreement}", expected=f"0, or 2 to {members}")
         for key in ("label", "share") if route == "online" else ():
             if {"label": label, "share": inherited.get("share")}[key] not in ("", "ignore", 0, None):
@@ -121,6 +121,8 @@ class IM(Generations):
 
     def run(self, session: Session) -> Outcome:
         """As `Generations`, after a look at what the arguments mean for these data."""
+        if self.agreement > self.members and not session.data.config.committee:  # a given one has members of its own
+            raise self.wrong("agreement", f"is {self.agreement}", expected=f"0, or 2 to {self.members}")
         if self.discs:
             self._weigh(session)
         return super().run(session)

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from semiseg import storage
 from semiseg.data.classes import ClassMap
 from semiseg.inconsistency import inconsistency_mask
+from semiseg.programs._generations import FIRST
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import load, opinions
-from semiseg.programs.session import Session
+from semiseg.programs.ranking import Facts, plain
+from semiseg.programs.session import Member, Session
 from semiseg.report.pictures import Sample, write_samples
 from semiseg.training.evaluate import batches, images
 from semiseg.training.inference import tiled
@@ -27,26 +29,23 @@ PICTURES = 8
 
 
 def label_next(session: Session, outcome: Outcome) -> list[dict[str, Any]]:
-    """Rank the unlabeled images by how much the committee disagrees (a single model: by its doubt), most first.
+    """Rank the unlabeled images by how much the committee disagrees, most first; else by the doubt of the model.
 
-    score: the inconsistent share of the pixels, for a given committee what was stored of it; for a single model the mean
-    of 1 - confidence. Writes label_next.csv as `write_ranking`.
+    score: the inconsistent share of the pixels, for a given committee what was stored of it; for a single model, and where
+    that share is the same for all images, the model's mean of 1 - confidence. Writes label_next.csv as `write_ranking`.
     """
-    data, given = session.data, session.data.config.committee
+    data, names = session.data, session.data.unlabeled.names
     paths = {item.name: str(item.image) for item in data.checked.index.unlabeled}
-    stored = {r["image"]: r["inconsistent_share"] for r in load(session.run / outcome.consensus).rows} if given else {}
-    networks = [] if given else [session.load(m) for m in outcome.committee]
-    rows: list[dict[str, Any]] = []
-    with session.log.bar("what to label next", len(data.unlabeled)) as bar:
-        for chosen in batches(data.unlabeled):
-            names = [data.unlabeled.names[i] for i in chosen]
-            if given:
-                scores = [stored[name] for name in names]
-            else:
-                scores = _scores(networks, data.task, images(data.unlabeled, chosen, data.units)).tolist()
-            rows += [{"image": n, "path": paths.get(n, ""), "score": s} for n, s in zip(names, scores, strict=True)]
-            bar(len(rows))
-    return write_ranking(session.run / "label_next.csv", rows, bool(given) or len(networks) > 1)
+    shared = bool(data.config.committee) or len(outcome.committee) > 1
+    if data.config.committee:
+        stored = {row["image"]: row["inconsistent_share"] for row in load(session.run / FIRST).rows}
+        scores = [stored[name] for name in names]
+    else:
+        scores = _scored(session, outcome.committee)
+    if shared and len(scores) > 1 and len(set(scores)) == 1:  # a constant ranks nothing
+        scores, shared = _scored(session, [outcome.model]), False
+    rows = [{"image": n, "path": paths.get(n, ""), "score": s} for n, s in zip(names, scores, strict=True)]
+    return write_ranking(session.run / "label_next.csv", rows, shared)
 
 
 def write_ranking(path: Path, rows: list[dict[str, Any]], committee: bool = True) -> list[dict[str, Any]]:
@@ -54,7 +53,7 @@ def write_ranking(path: Path, rows: list[dict[str, Any]], committee: bool = True
 
     Columns: rank, image, path, score, inconsistent_share. committee: the score is that share.
     """
-    rows = sorted(rows, key=lambda r: (-r["score"], r["image"]))
+    rows = [rows[i] for i in plain([Facts(r["image"], r["score"]) for r in rows], ())]
     for rank, row in enumerate(rows, 1):
         row.update(rank=rank, inconsistent_share=f"{row['score']:.6f}" if committee else "")
     text = io.StringIO()
@@ -64,6 +63,17 @@ def write_ranking(path: Path, rows: list[dict[str, Any]], committee: bool = True
     writer.writerows({**r, "score": f"{r['score']:.6f}"} for r in rows)
     storage.write_text(path, text.getvalue())
     return rows
+
+
+def _scored(session: Session, members: Sequence[Member]) -> list[float]:
+    """Of every unlabeled image: the members' inconsistent share, of one the mean of 1 - confidence."""
+    data, networks = session.data, [session.load(m) for m in members]
+    scores: list[float] = []
+    with session.log.bar("what to label next", len(data.unlabeled)) as bar:
+        for chosen in batches(data.unlabeled):
+            scores += _scores(networks, data.task, images(data.unlabeled, chosen, data.units)).tolist()
+            bar(len(scores))
+    return scores
 
 
 @torch.inference_mode()
@@ -147,7 +157,7 @@ def summary(session: Session, outcome: Outcome, command: str, wall: float) -> di
         "model": {"folder": model.folder, "generation": model.generation, "why": outcome.why, "val": model.val},
         "committee": [m.folder for m in outcome.committee],
         "baseline": outcome.baseline.folder if outcome.baseline else None,
-        "hash": model.result["hash"], "warnings": session.warnings,
+        "hash": model.result["hash"], "warnings": list(dict.fromkeys(session.warnings)),
         "seconds": {**{k: round(v, 2) for k, v in session.log.seconds.items()}, "total": round(wall, 2),
                     "training_all_tries": round(sum(c["seconds"] for c in costs), 2)},
         "images_forwarded": sum(c["images_forwarded"] for c in costs),

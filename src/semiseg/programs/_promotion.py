@@ -1,0 +1,44 @@
+"""Is a generation better than the best one before it? Asked of val alone, or of folds of the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from semiseg.batch import IGNORE
+from semiseg.programs.session import Member, Session
+from semiseg.task import Metrics
+from semiseg.training.evaluate import evaluate
+
+
+class EveryImage(Metrics):
+    """Metrics whose `iou_per_image` is of the same images for every model: one that is empty and stays so has 1."""
+
+    def update(self, label: Tensor, mask: Tensor) -> dict[str, float | None]:
+        """As `Metrics.update`."""
+        iou = super().update(label, mask)
+        if all(v is None for v in iou.values()) and bool((mask != IGNORE).any()):
+            self.per_image.append(1.0)
+        return iou
+
+
+def every_image(session: Session, members: Sequence[Member]) -> dict[str, Any]:
+    """METRICS by `EveryImage` of a model on val, or pooled over the folds of members 0, 1, ..."""
+    metrics = EveryImage(session.data.task)
+    for index, member in enumerate(members):
+        evaluate([session.load(member)], metrics.task, session.scored_on(index), session.data.units, metrics)
+    return metrics.compute()
+
+
+def judge(session: Session, model: Member, candidate: Member) -> tuple[bool, str]:
+    """Is the candidate better on val? Below 20 val images: on the mean of paired per-image differences."""
+    if model.val is None or candidate.val is None:
+        return True, "there is no val set, so it cannot be said"
+    name = "miou" if session.selectable() else "iou_per_image"
+    old, new = model.val[name], candidate.val[name]
+    if old is None or new is None:
+        return True, "val has nothing to score"
+    text = f"{name} on val {old:.4f} → {new:.4f}"
+    return new > old, text

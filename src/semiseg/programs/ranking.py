@@ -1,0 +1,112 @@
+"""Which unlabeled image to label next: orders of images, from what a committee and one model make of each.
+
+`plain` is the order of label_next.csv. The others are what benchmarks/label_next.py tries against it: members disagree along
+every outline, so a plain share prefers images with large or many objects, and it puts images that are alike side by side.
+
+[0] Sener and Savarese, core-set, arXiv 1708.00489: distances between deep features, images chosen greedily
+Differs from [0]: a distance counts as much as the image's own score, so an image must be disputed and new.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semiseg.networks.base import Network
+from semiseg.task import Task
+from semiseg.training.inference import tiled
+
+Array = np.ndarray[Any, Any]
+LEAST = 0.01
+"""Objects and outlines that cover less than that share of an image count as that much: nothing is divided by nothing."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One image. score: its inconsistent share, or another doubt, in [0, 1].
+
+    foreground: share of its pixels that a model gives to an object; outline: share of them where two labels meet; feature:
+    the model's deep features, averaged over the image (F,).
+    """
+
+    image: str
+    score: float
+    foreground: float = 0.0
+    outline: float = 0.0
+    feature: Array = field(default_factory=lambda: np.zeros(0))
+
+
+def plain(facts: Sequence[Facts], labeled: Sequence[Array]) -> list[int]:
+    """Rows by score, most first; equal ones by name."""
+    return _by(facts, [f.score for f in facts])
+
+
+def per_foreground(facts: Sequence[Facts], labeled: Sequence[Array]) -> list[int]:
+    """Rows by disputed pixels for each pixel of an object."""
+    return _by(facts, [f.score / max(f.foreground, LEAST) for f in facts])
+
+
+def per_outline(facts: Sequence[Facts], labeled: Sequence[Array]) -> list[int]:
+    """Rows by disputed pixels for each pixel of outline: the mean width of what is disputed along it."""
+    return _by(facts, [f.score / max(f.outline, LEAST) for f in facts])
+
+
+def diverse(facts: Sequence[Facts], labeled: Sequence[Array]) -> list[int]:
+    """Greedily the row with the largest score times distance to the nearest labeled or chosen image.
+
+    labeled: features (F,) of the labeled images; without any the first row is that of the largest score.
+    """
+    ranked = plain(facts, labeled)  # the first of equals is the one with the larger score
+    if not ranked:
+        return []
+    scores, features = np.array([facts[i].score for i in ranked]), np.stack([facts[i].feature for i in ranked])
+    chosen: list[int] = [] if len(labeled) else [0]
+    near = np.full(len(ranked), np.inf)
+    for known in [*labeled, *features[chosen]]:
+        near = np.minimum(near, np.linalg.norm(features - known, axis=1))
+    while len(chosen) < len(ranked):
+        worth = scores * near
+        worth[chosen] = -1
+        chosen.append(int(worth.argmax()))
+        near = np.minimum(near, np.linalg.norm(features - features[chosen[-1]], axis=1))
+    return [ranked[i] for i in chosen]
+
+
+def drawn(facts: Sequence[Facts], key: str) -> list[int]:
+    """Rows in an order drawn by `key` from the names alone."""
+    ranked = sorted(range(len(facts)), key=lambda i: facts[i].image)
+    random.Random(key).shuffle(ranked)
+    return ranked
+
+
+RANKINGS: dict[str, Callable[[Sequence[Facts], Sequence[Array]], list[int]]] = {
+    "plain": plain, "per_foreground": per_foreground, "per_outline": per_outline, "diverse": diverse,
+}  # fmt: skip
+
+
+def _by(facts: Sequence[Facts], worth: Sequence[float]) -> list[int]:
+    return sorted(range(len(facts)), key=lambda i: (-worth[i], facts[i].image))
+
+
+@torch.inference_mode()
+def measure(network: Network, task: Task, image: Tensor) -> tuple[list[float], list[float], Array]:
+    """foreground, outline and feature (B,F) of images (B,C,h,w) in unit range. No object is class 0 of several."""
+    label = task.label(tiled(lambda part: task.prob(network(part)), image))
+    planes = label if task.multilabel else label.unsqueeze(1)
+    objects = (planes != 0).any(1)
+    edge = torch.zeros_like(objects)
+    edge[:, :, :-1] |= (planes[..., 1:] != planes[..., :-1]).any(1)
+    edge[:, :-1] |= (planes[..., 1:, :] != planes[..., :-1, :]).any(1)
+    feature = network.encode(image).levels[-1].mean((-2, -1))
+    return _shares(objects), _shares(edge), feature.float().cpu().numpy()
+
+
+def _shares(plane: Tensor) -> list[float]:
+    shares: list[float] = plane.flatten(1).double().mean(1).tolist()
+    return shares

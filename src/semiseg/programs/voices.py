@@ -1,0 +1,171 @@
+"""Who may label an image in a given committee: a network of a run, an exported one, a folder of masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from semiseg import storage
+from semiseg.data import decode
+from semiseg.data.classes import IGNORE, ClassMap
+from semiseg.data.classfile import FILE, read_spec, say_ignored
+from semiseg.data.decode import shown
+from semiseg.data.folder import read_label
+from semiseg.data.index import Item
+from semiseg.data.walk import Masks, Scan, scan_masks
+from semiseg.errors import DATA, USAGE, Problem, Refusal
+from semiseg.model import Model
+from semiseg.programs.exported import Exported
+
+Images = Mapping[str, tuple[Path, tuple[int, int, int, str]]]
+"""Name -> file, and its (height, width, channels, type)."""
+
+
+class Voice:
+    """A member of a given committee. title: as it was typed. classes: whose labels it gives."""
+
+    title: str
+    classes: ClassMap
+
+    def label(self, name: str, path: Path, image: np.ndarray) -> np.ndarray:
+        """uint8 labels (H,W) of classes, or (L,H,W) of labels that may overlap, 255 = no opinion. image (H,W,C)."""
+        raise TypeError(f"{type(self).__name__} must write label(name, path, image)")
+
+    def lacks(self, images: Images) -> list[Problem]:
+        """What keeps it from labeling these images, as far as it can be told beforehand."""
+        return []
+
+
+class Predicts(Voice):
+    """A network of a run, or an exported one."""
+
+    def __init__(self, title: str, model: Model, folder: str) -> None:
+        self.title, self.classes, self.model, self.folder = title, model.classes, model, folder
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of its weights, or of the exported file."""
+        if isinstance(self.model, Exported):
+            return self.model.hash
+        return str(storage.read_json(self.model.run / self.folder / "final" / "result.json")["hash"])
+
+    def label(self, name: str, path: Path, image: np.ndarray) -> np.ndarray:
+        """Predicts; refuses (exit 3) other channels and types than it was trained on."""
+        if problem := self._unfit(path, image.shape[2], str(image.dtype)):
+            raise Refusal(problem, DATA)
+        (_, prob), *_ = self.model.opinions(image, [self.folder], shown(path))
+        return self.model.task.label(prob)[0].to(torch.uint8).cpu().numpy()
+
+    def lacks(self, images: Images) -> list[Problem]:
+        """Every image that `label` would refuse."""
+        found = (self._unfit(path, channels, dtype) for path, (_, _, channels, dtype) in images.values())
+        return [problem for problem in found if problem]
+
+    def _unfit(self, path: Path, channels: int, dtype: str) -> Problem | None:
+        problem = self.model.unfit(channels, dtype, shown(path))
+        found = f"cannot label {shown(path)}, which {problem.found}" if problem else ""
+        return problem and replace(problem, where=self.title, found=found)
+
+
+class Drawn(Voice):
+    """A folder of masks, one per image of the same name; its own coding is that of `classes`."""
+
+    def __init__(self, folder: Path, classes: ClassMap) -> None:
+        self.title, self.classes = str(folder), classes
+        self.masks = masks_of(folder, classes.names if classes.coding == "folders" else ())
+
+    def label(self, name: str, path: Path, image: np.ndarray) -> np.ndarray:
+        """Reads; refuses (exit 3) a missing file, another size, and values that are no class."""
+        return self._read(name, path, (image.shape[0], image.shape[1]))
+
+    def lacks(self, images: Images) -> list[Problem]:
+        """Everything that `label` would refuse, at once."""
+        problems = list(self.masks.problems)
+        for name, (path, seen) in images.items():
+            try:
+                self._read(name, path, seen[:2])
+            except Refusal as refusal:
+                problems += refusal.problems
+        return problems
+
+    def coded_otherwise(self, beside: Path) -> list[Problem]:
+        """D10 where 255 alone can be its foreground, and means no opinion only because no class file says anything.
+
+        A class file beside the images, or beside the masks, may say that 255 is ignored.
+        """
+        classes, held = self.classes, set[int]()
+        files = [beside / FILE, Path(self.title) / FILE, self.masks.root / FILE]
+        told = [spec.ignore for spec in (read_spec(f)[0] for f in files) if spec and spec.ignore]
+        if IGNORE not in classes.ignore or any(IGNORE in ignore for ignore in told):
+            return []
+        for path in (p for paths in self.masks.files.values() for p in paths):
+            try:
+                held.update(np.unique(decode.read_mask(path)).tolist())
+            except Refusal:  # said when this mask is asked for
+                continue
+            if held.intersection(classes.values) - {min(classes.values)}:
+                return []
+        if IGNORE not in held:
+            return []
+        want = ", ".join(map(str, classes.values))
+        text = f"holds the values {', '.join(map(str, sorted(held)))}, and where 255 is ignored that says nothing"
+        fix = f"save its masks with {want}; or, in {self.title}, {say_ignored(classes.names)}"
+        return [Problem("D10", self.title, text, fix, f"{want}, and 255 = ignored")]
+
+    def _read(self, name: str, path: Path, size: tuple[int, int]) -> np.ndarray:
+        files = self._files(name)
+        if not files:
+            raise Refusal(self._missing(name, path), DATA)
+        label = read_label(Item(name, path, files), self.classes)
+        if label.shape[-2:] != size:
+            raise Refusal(_size(files[0], label.shape[-2:], path, size), DATA)
+        return label[None] if self.classes.kind == "binary" else label
+
+    def _files(self, name: str) -> tuple[Path, ...]:
+        """By the image's name; in a run the images of unlabeled/ are called unlabeled/NAME."""
+        return self.masks.files.get(name) or self.masks.files.get(name.removeprefix("unlabeled/"), ())
+
+    def _missing(self, name: str, path: Path) -> Problem:
+        fix = "add it, or take the image out: an image needs the opinion of every member"
+        wanted = name.removeprefix("unlabeled/")
+        near = next((n for n in self.masks.files if n.rpartition("/")[2] == wanted.rpartition("/")[2]), "")
+        text = f"holds no mask {wanted} for {shown(path)}" + (f", but {near}" if near else "")
+        return Problem("P04", self.title, text, fix)
+
+
+def _size(mask: Path, got: Sequence[int], image: Path, want: Sequence[int]) -> Problem:
+    found = f"is {got[1]}x{got[0]} but {shown(image)} is {want[1]}x{want[0]}"
+    return Problem("P05", shown(mask), found, f"export the mask again at {want[1]}x{want[0]}")
+
+
+def inside(folder: Path) -> Path:
+    """The folder, or masks/ in it, where `semiseg predict` writes them."""
+    return folder / "masks" if (folder / "masks").is_dir() else folder
+
+
+def masks_of(folder: Path, labels: tuple[str, ...] | None, images: Scan | None = None) -> Masks:
+    """Masks below a folder. labels: its folders, one per label, () for none, None to find out beside `images`."""
+    found = scan_masks(inside(folder), images or Scan(), None if labels else labels)
+    if labels and found.files:
+        same_labels({folder: found.labels}, labels)
+    found = scan_masks(inside(folder), Scan(), labels) if labels else found
+    if not found.files:
+        fix = "give a folder with one mask per image, of the image's name"
+        raise Refusal(found.problems or Problem("D04", str(folder), "holds no masks", fix), DATA)
+    return found
+
+
+def same_labels(found: Mapping[Path, tuple[str, ...]], wanted: tuple[str, ...]) -> None:
+    """Refuses (P03, exit 2) mask folders with other label folders than are wanted."""
+
+    def said(labels: tuple[str, ...]) -> str:
+        return f"the label folders {', '.join(labels)}" if labels else "one mask per image"
+
+    fix = "give members that speak of the same labels"
+    others = [(folder, labels) for folder, labels in found.items() if set(labels) != set(wanted)]
+    if others:
+        raise Refusal([Problem("P03", str(f), f"holds {said(has)}", fix, said(wanted)) for f, has in others], USAGE)

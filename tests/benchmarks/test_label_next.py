@@ -1,0 +1,51 @@
+"""The experiment with what to label next, whole, on tiny cells."""
+
+import sys
+
+import pytest
+
+import label_next
+from semiseg.data.synthetic import write_cells
+from shared import read
+
+
+@pytest.fixture
+def go(tmp_path, monkeypatch):
+    """Run it: 3 labels, 2 more revealed, one draw, one seed."""
+
+    def cells(name, root, runs, labeled):
+        return write_cells(runs / name, labeled=labeled, unlabeled=6, val=4, test=2, size=32)
+
+    monkeypatch.setattr(label_next, "folder", cells)
+    monkeypatch.setattr(label_next, "SIZES", {"cells": {"size": 16, "threads": 1}})
+    monkeypatch.setattr(sys, "argv", ["label_next.py", "data", "--only", "cells", "--seeds", "1", "--draws", "1",
+                                      "--steps", "2", "--start", "3", "--reveal", "2", "--network", "unet1x1:0.25",
+                                      "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"),
+                                      "--choices", "plain", "diverse"])  # fmt: skip
+    return label_next.main
+
+
+def facts_are_of_every_image(start):
+    found, labeled = label_next.facts(start)
+    assert len(found) == 6 and len(labeled) == 3
+    assert {f.image: f.score for f in found} == {r["image"]: float(r["score"]) for r in read(start / "label_next.csv")}
+    assert all(0 <= f.foreground <= 1 and 0 <= f.outline <= 1 and f.feature.shape == labeled[0].shape for f in found)
+    assert len({f.feature.tobytes() for f in found}) == 6
+
+
+def test_from_one_start_to_the_summary(go, tmp_path, monkeypatch):
+    go()
+    rows = read(tmp_path / "results" / "label_next.csv")
+    assert [r["choice"] for r in rows] == ["plain", "diverse", "random-0"]
+    assert {(r["labels"], r["steps"], r["split"]) for r in rows} == {("5", "2", "val")}
+    assert len({r["images_forwarded"] for r in rows}) == 1
+    ranked = [r["image"] for r in read(tmp_path / "runs" / "cells-start-0" / "label_next.csv")]
+    shown = (tmp_path / "runs" / "cells-plain-0-data" / "splits" / "labeled.txt").read_text().split()
+    assert shown[3:] == ranked[:2] and len(set(shown)) == 5
+    (made, other) = read(tmp_path / "results" / "label_next_summary.csv")
+    assert (made["choice"], other["choice"]) == ("plain", "diverse")
+    assert float(made["delta"]) == pytest.approx(float(rows[0]["miou"]) - float(rows[2]["miou"]), abs=1e-4)
+    facts_are_of_every_image(tmp_path / "runs" / "cells-start-0")
+    monkeypatch.setattr(label_next, "train", None)  # what is in the table is never made again
+    go()
+    assert read(tmp_path / "results" / "label_next.csv") == rows

@@ -1,0 +1,68 @@
+"""Few val images: two generations are compared on the same ones, also where there is nothing to find."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import semiseg
+import tiny
+from semiseg.programs import _generations
+from semiseg.programs._promotion import EveryImage, every_image, judge
+from semiseg.programs.session import Member
+from semiseg.task import Multiclass, Multilabel
+
+SMALL = {"size": 16, "steps": 2, "batch": 2, "network": "unet1x1:0.125", "device": "cpu", "threads": 1,
+         "workers": 1, "unlabeled_batch": 2, "checkpoint_every": 4, "quiet": True}  # fmt: skip
+
+
+class Above(nn.Module):
+    """Finds whatever is brighter than a level."""
+
+    def __init__(self, level):
+        super().__init__()
+        self.level = level
+
+    def forward(self, x):
+        return (x - self.level) * 100
+
+
+def test_an_empty_image_that_stays_empty_counts():
+    """A model that finds things in an empty image loses to one that finds less of the object and nothing there."""
+    empty, image = np.full((8, 8, 1), 100, np.uint8), np.full((8, 8, 1), 100, np.uint8)
+    image[2:4], image[4:6] = 150, 200
+    masks = [np.zeros((8, 8, 1), np.uint8), (image > 100).astype(np.uint8)]
+    val = tiny.store_of([empty, image], masks)
+    val.stacked = True
+    nets = {"eager": Above(0.3), "shy": Above(0.7)}
+    data = SimpleNamespace(task=Multilabel(["cell"]), units=tiny.plain_units(1, 255.0))
+    session = SimpleNamespace(
+        data=data, scored_on=lambda i: val, load=lambda m: nets[m.folder], selectable=lambda: False
+    )
+    eager, shy = (Member(n, 0, {"val": every_image(session, [Member(n, 0, {})])}) for n in nets)
+    assert eager.val["iou_per_image"] == pytest.approx((0 + 0.5) / 2)
+    assert shy.val["iou_per_image"] == pytest.approx((1 + 0.5) / 2)
+    assert judge(session, eager, shy)[0] and not judge(session, shy, eager)[0]
+
+
+def test_an_image_of_which_nothing_is_known_counts_for_nobody():
+    for task in (Multilabel(["a", "b"]), Multiclass(["a", "b"])):
+        metrics = EveryImage(task)
+        shape = (2, 4, 4) if task.multilabel else (4, 4)
+        metrics.update(torch.zeros(shape), torch.full(shape, 255))
+        assert metrics.compute()["iou_per_image"] is None
+
+
+def test_a_run_is_promoted_by_it_and_says_each_warning_once(folders, tmp_path, monkeypatch):
+    def scores(session, members):
+        return {"miou": None, "iou_per_image": 0.5 + 0.1 * members[0].generation}
+
+    monkeypatch.setattr(_generations, "every_image", scores)
+    monkeypatch.setattr(_generations, "collapse", lambda *_: 2 * ["Said twice."])
+    summary = semiseg.train(folders["binary"], tmp_path / "run", method="im", sets=["im.members=2"], **SMALL)
+    last = summary["generations"][-1]
+    assert last["promoted"] and last["why"] == "iou_per_image on val 0.5000 → 0.6000"
+    assert summary["arms"][-1]["val"]["miou"] is not None  # the table keeps METRICS
+    assert summary["warnings"].count("Said twice.") == 1
