@@ -80,7 +80,11 @@ def train_folder(
 
     chosen = {k: v for k, v in options.items() if v is not None}
     summary = train(data, out, resume=resume, sets=sets, recipe=recipe, quiet=as_json, command=command, **chosen)
-    lines = [*table(summary["arms"]), "", f"the model: {summary['model']['folder']} ({summary['model']['why']})"]
+    lines = [
+        *table(summary["arms"], summary["scored"]["on"]),
+        "",
+        f"the model: {summary['model']['folder']} ({summary['model']['why']})",
+    ]
     lines += [f"Warning: {w}" for w in summary["warnings"]]
     lines += [f"report: {out}/report.html", f"what to label next: {out}/label_next.csv"]
     doubt = ["--inconsistency"] if len(summary["committee"]) > 1 else []
@@ -88,13 +92,13 @@ def train_folder(
     return {**summary, "run": str(out)}, lines, following
 
 
-def table(arms: list[dict[str, Any]]) -> list[str]:
-    """The arms with val mIoU, Dice, and the difference to labels only."""
+def table(arms: list[dict[str, Any]], on: str = "val") -> list[str]:
+    """The arms with mIoU on val (or `on`), Dice, and the difference to labels only."""
     if not any(a["val"] for a in arms):
         return ["no val set, so nothing could be scored"]
     base = next((a["val"]["miou"] for a in arms if a["name"] == "labels only" and a["val"]), None)
-    width = max(len(a["name"]) for a in arms)
-    lines = [f"{'on val':{width}}   mIoU    Dice    Δ mIoU"]
+    width = max(len(f"on {on}"), *(len(a["name"]) for a in arms))
+    lines = [f"{'on ' + on:{width}}   mIoU    Dice    Δ mIoU"]
     for arm in arms:
         val = arm["val"] or {}
         miou, dice = val.get("miou"), val.get("dice")

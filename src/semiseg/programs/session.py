@@ -44,7 +44,8 @@ class Member:
 class Session:
     """What a program works with.
 
-    beside: folder of a network that is no member -> seconds and images_forwarded of its training.
+    beside: folder of a network that is no member -> seconds and images_forwarded of its training. held: labeled images out
+    of fold that arms were compared on; 0 where that was val.
     """
 
     run: Path
@@ -56,6 +57,7 @@ class Session:
     members: list[Member] = field(default_factory=list)
     beside: dict[str, dict[str, Any]] = field(default_factory=dict)
     shares: list[Share] = field(default_factory=list)
+    held: int = 0
 
     def share_out(self, members: int, way: str, networks: Sequence[str]) -> None:
         """Settle what sets the members apart: member i of every generation, and the baseline beside member 0."""
@@ -148,6 +150,7 @@ class Session:
     def out_of_fold(self, members: Sequence[Member]) -> dict[str, Any]:
         """METRICS pooled over the folds of members 0, 1, …: each labeled image scored by the one that did not see it."""
         metrics = self.data.task.metrics()
+        self.held = self.held or sum(len(self.share(i).held) for i in range(min(len(members), len(self.shares))))
         for index, member in enumerate(members[: len(self.shares)]):
             evaluate([self.load(member)], self.data.task, self.scored_on(index), self.data.units, metrics)
         return metrics.compute()

@@ -9,7 +9,7 @@ from pathlib import Path
 from semiseg.report import doubt, gallery, scores, used
 from semiseg.report.load import Facts, load, mapping
 from semiseg.report.markup import count, delta, duration, esc, name, number, percent, score
-from semiseg.report.verdict import Verdict, judge
+from semiseg.report.verdict import Verdict, judge, on
 
 # Nothing may be loaded from anywhere: even a name that slipped through unescaped could not call home.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -96,7 +96,7 @@ def _tiles(facts: Facts, verdict: Verdict) -> str:
     model, base = verdict.model, verdict.baseline
     if model and model.miou is not None:
         under = f"Dice {score(model.val.get('dice'))}" if number(model.val.get("dice")) is not None else "the model"
-        tiles.append(("mIoU on val", score(model.miou), under))
+        tiles.append((f"mIoU on {on(summary)}", score(model.miou), under))
         if verdict.compared and base and base.miou is not None:
             tiles.append(("Δ to labels only", delta(model.miou, base.miou), f"labels only {score(base.miou)}"))
     for title, metrics in used.test_scores(facts)[:1]:

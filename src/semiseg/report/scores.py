@@ -6,7 +6,7 @@ from semiseg.report import charts
 from semiseg.report.gallery import class_colors, swatch
 from semiseg.report.load import Facts, Json, dicts, mapping
 from semiseg.report.markup import DASH, delta, esc, name, note, number, percent, plural, score, section, table
-from semiseg.report.verdict import Arm, Verdict, supervised
+from semiseg.report.verdict import Arm, Verdict, on, supervised
 
 MEANING = (
     "mIoU and Dice are computed from all pixels of the set together and averaged over the classes; classes that do not "
@@ -29,8 +29,8 @@ def arms(facts: Facts, verdict: Verdict) -> str:
     dashed = " The dashed mark is labels only." if base is not None else ""
     return section(
         "scores",
-        "Scores on val",
-        table(head, rows, "Scores of the arms on val"),
+        f"Scores on {on(facts.summary)}",
+        table(head, rows, f"Scores of the arms on {on(facts.summary)}"),
         note(MEANING + dashed),
         _generations(facts),
     )

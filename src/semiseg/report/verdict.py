@@ -45,6 +45,11 @@ class Verdict:
         return bool(self.baseline and self.model and self.baseline.folder != self.model.folder)
 
 
+def on(summary: Json) -> str:
+    """What the arms were scored on: val, or labels that they did not see."""
+    return str(mapping(summary.get("scored")).get("on") or "val")
+
+
 def judge(summary: Json) -> Verdict:
     """The verdict of a run from its summary alone."""
     arms = _arms(summary)
@@ -94,14 +99,17 @@ def _sentence(summary: Json, baseline: Arm | None, model: Arm | None) -> tuple[s
             return "This run holds no score on val, so judge it by the pictures.", "plain"
         return "No val set, so no score: judge this model by the pictures, or label a few images for val.", "plain"
     if supervised(summary):
-        return f"Trained on labels only: {score(model.miou)} mIoU on val. No unlabeled image was used.", "plain"
+        return (
+            f"Trained on labels only: {score(model.miou)} mIoU on {on(summary)}. No unlabeled image was used.",
+            "plain",
+        )
     if baseline is None or baseline.miou is None:
-        said = f"{score(model.miou)} mIoU on val. No labels-only model was trained beside it, "
+        said = f"{score(model.miou)} mIoU on {on(summary)}. No labels-only model was trained beside it, "
         return said + "so this run cannot tell what the unlabeled images did.", "plain"
     if model.folder in {baseline.folder, *_first(summary)}:
         return _kept(summary, model)
     gain = model.miou - baseline.miou
-    numbers = f"{signed(gain)} mIoU on val over labels only {change(baseline.miou, model.miou)}"
+    numbers = f"{signed(gain)} mIoU on {on(summary)} over labels only {change(baseline.miou, model.miou)}"
     few = _few(summary)
     if gain >= CLEAR:
         return f"Unlabeled images {'seem to have helped' if few else 'helped'}: {numbers}.", "helped"
@@ -122,24 +130,27 @@ def _kept(summary: Json, model: Arm) -> tuple[str, str]:
     own = {model.folder, *_first(summary)}
     later = [a for a in _members(summary) if a.folder not in own and a.miou is not None]
     if not later:
-        said = f"Unlabeled images did not help: a labels-only model is kept ({score(model.miou)} mIoU on val)."
+        said = (
+            f"Unlabeled images did not help: a labels-only model is kept ({score(model.miou)} mIoU on {on(summary)})."
+        )
         return said, "flat"
     best = max(later, key=lambda a: a.miou or 0.0)
     gain = (best.miou or 0.0) - (model.miou or 0.0)
     if gain > 0:  # below 20 val images another figure than mIoU promotes
         reason = next((str(g["why"]) for g in reversed(dicts(summary.get("generations"))) if g.get("why")), "")
         said = f"Unlabeled images did not help clearly enough{f' ({reason})' if reason else ''}: "
-        return said + f"a labels-only model is kept ({score(model.miou)} mIoU on val).", "flat"
+        return said + f"a labels-only model is kept ({score(model.miou)} mIoU on {on(summary)}).", "flat"
     return (
-        f"Unlabeled images did not help: the best later model scored {signed(gain)} mIoU on val "
+        f"Unlabeled images did not help: the best later model scored {signed(gain)} mIoU on {on(summary)} "
         f"{change(model.miou, best.miou)}, so a labels-only model is kept.",
         "flat",
     )
 
 
 def _few(summary: Json) -> float | None:
-    """The number of val images when it is too small to tell, else None."""
-    images = number(mapping(summary.get("counts")).get("val"))
+    """The number of images that models were scored on when it is too small to tell, else None."""
+    scored = mapping(summary.get("scored")) or {"images": mapping(summary.get("counts")).get("val")}
+    images = number(scored.get("images"))
     return images if images is not None and 0 < images < FEW else None
 
 
@@ -158,7 +169,8 @@ def _caveats(summary: Json, baseline: Arm | None, model: Arm | None, rival: Arm 
     said = []
     few = _few(summary)
     if few:
-        said.append(f"Val has only {plural(few, 'image')}; below {FEW} a difference like this can be chance.")
+        had = "Val has only" if on(summary) == "val" else "Models were scored on labels that they did not see,"
+        said.append(f"{had} {plural(few, 'image')}; below {FEW} a difference like this can be chance.")
     if summary.get("val_source") == "carved":
         said.append("Val was set aside from your labeled images, so the models trained on fewer labels.")
     if rival:
