@@ -143,7 +143,9 @@ def test_folds_of_a_small_set_use_all_labels(folders, tmp_path):
     assert alone["arms"][0]["val"] == first["val"]  # one student: on fold 0, as its rival
     assert summary["scored"] == {"on": "held-out labels", "images": 6} and alone["scored"]["images"] == 2
     page = (tmp_path / "alone/report.html").read_text()
-    assert "mIoU on held-out labels" in page and "labels that they did not see, 2" in page.replace("\N{NO-BREAK SPACE}", " ")
+    assert "mIoU on held-out labels" in page and "labels that they did not see, 2" in page.replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
     assert alone["generations"][0]["out_of_fold"] == pooled
 
 
