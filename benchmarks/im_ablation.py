@@ -18,7 +18,8 @@ diversity             what sets members apart: seed; bootstrap or folds of the l
                       average: all models, students too, are averages of their weights over the last 2 % of the training
 generations           1, or 3 that are all trained
 student augmentation  as everybody's; none for anybody; noise that grows over 3 generations (against plain im with 3)
-route                 students of `supervised`; FixMatch alone, and with im: offline (half of the steps), online, both
+route                 students of `supervised`; FixMatch alone, and with im: offline (half of the steps), online, both; with a
+                      committee of its own averages (im_moving)
 warm-up               of FixMatch's own term in fixmatch+im: a fifth of the training, or none
 preset                ours, or the paper's training and masks
 teacher               a committee of 3, or one model that is trusted everywhere: self_training
@@ -68,6 +69,7 @@ FACTORS: dict[str, dict[str, str]] = {
         ONLINE: f"fixmatch{WARM}",
         f"fixmatch+im@route=online{WARM}": f"fixmatch{WARM}",
         f"fixmatch+im@route=both{WARM}": f"fixmatch{WARM}",
+        f"fixmatch+im_moving{WARM}": f"fixmatch{WARM}",
     },
     "warm-up": {"fixmatch+im@warmup=0@ramp=0": ONLINE},
     "preset": {"im@preset=paper": CENTRE},
@@ -91,7 +93,7 @@ def requests(args: argparse.Namespace) -> list[Request]:
     for name, labels, methods, seeds in plans:
         if args.only and name not in args.only:
             continue
-        options = {"batch": 16, **SIZES[name], "network": args.network}
+        options = {"batch": args.batch, **SIZES[name], "network": args.network}
         data, out = [folder(name, args.root, args.runs)], args.runs / f"{args.stage}-{name}"
         found.append(Request(data, methods, out, seeds=args.seeds or seeds, labels=labels, options=options, **shared))
     return found
@@ -119,6 +121,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stage", choices=["screen", "confirm", "stability"], default="screen")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--network", default="unet1x1")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=0, help="instead of the stage's own number")
