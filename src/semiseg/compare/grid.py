@@ -218,7 +218,7 @@ def _cells(
                 add(labels, seed, f"{BASE}, {k}× steps", options, plain, [], 1, f"labels-only-{k}x-steps")
             done: dict[str, list[str]] = {}
             for a in sorted(asked, key=lambda a: bool(a.config.program)):
-                needs = [first, *done.get(a.config.method, [])]
+                needs = [first] if a.config.method == "supervised" else done.get(a.config.method, [])
                 made = add(labels, seed, a.title, {"method": a.name}, ("baseline=false", *a.sets), needs, a.models)
                 if a.config.method != "supervised":  # whose members are the committee's
                     done.setdefault(a.config.method, []).append(made)
