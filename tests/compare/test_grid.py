@@ -179,13 +179,13 @@ def test_neither_test_nor_val(ask, tmp_path):
 
 def test_everything_wrong_at_once(ask, tmp_path):
     request = ask("fixmach", "im@members=1", "fixmatch", seeds=0, steps=-3, labels=["99"], split="tets",
-                  sets=["nonsense=1", "seed=4"])  # fmt: skip
+                  sets=["nonsense=1", "seed=4", "committee=a,b"])  # fmt: skip
     request.data.append(tmp_path / "nowhere")
     with pytest.raises(Refusal) as caught:
         plan(request)
     said = str(caught.value)
     for word in ("fixmach", "Did you mean 'fixmatch'", "im.members", "--seeds", "steps", "99", "Did you mean 'test'",
-                 "nonsense", "seed=4", "nowhere"):  # fmt: skip
+                 "nonsense", "seed=4", "committee=a,b is decided", "nowhere"):  # fmt: skip
         assert word in said, word
     assert caught.value.exit == 2
 

@@ -15,7 +15,7 @@ from semiseg.programs.im_plus import IMPlusPlus
 from semiseg.programs.train import configure
 from semiseg.training.config import Config, split_name
 
-OWN = ("data", "out", "method", "seed", "steps", "labels", "oracle", "reuse", "baseline", "device")
+OWN = ("data", "out", "method", "seed", "steps", "labels", "oracle", "reuse", "baseline", "device", "committee")
 """Keys that the grid decides; they may not be --set."""
 BUDGET = ("batch", "size", "resize", "network", "weights", "freeze")
 """Keys that all arms have in common: an arm with another one would differ from labels only in more than its method."""
