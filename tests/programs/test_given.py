@@ -212,7 +212,8 @@ def test_agreement_counts_the_given_members(prepared, tmp_path):
     with pytest.raises(Refusal, match="has 5 members"):
         ready(session, IM(agreement=6).rule())
     with pytest.raises(Refusal, match=r"im\.agreement is 4\. Expected: 0, or 2 to 3"):
-        IM(agreement=4).run(tiny.session(tmp_path / "none", data))
+        IM(agreement=4).fits(tiny.session(tmp_path / "none", data).data.config)
+    IM(agreement=6).fits(session.data.config)  # whose number `ready` knows
 
 
 def test_what_to_label_next_is_never_ranked_by_a_constant(prepared, tmp_path):

@@ -64,7 +64,7 @@ def test_without_val_images_there_is_nothing_to_judge_by(prepared, tmp_path):
 def test_augmented_labels_need_augmentation(prepared, tmp_path):
     for cls in (AIMPlus, AIMPlusPlus):
         with pytest.raises(Refusal, match="--augment is none") as refused:
-            cls().run(tiny.session(tmp_path, prepared("binary"), augment="none"))
+            cls().fits(tiny.session(tmp_path, prepared("binary"), augment="none").data.config)
         assert refused.value.exit == 2
 
 

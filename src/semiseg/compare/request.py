@@ -93,6 +93,7 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
             options = {**request.options, "steps": max(1, request.steps), "method": name, "data": "", "out": ""}
             config = configure(options, [*shared, *own], None, {})
             made = program_class(program)(**config.program_args)
+            made.fits(config)
         except Refusal as refusal:
             problems += [_said(p, text) for p in refusal.problems]
             continue

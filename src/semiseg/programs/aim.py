@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from semiseg.errors import USAGE, Problem, Refusal
-from semiseg.programs.base import Outcome
 from semiseg.programs.im_plus import IMPlus, IMPlusPlus
-from semiseg.programs.session import Session
+from semiseg.training.config import Config
 
 
 class AIMPlus(IMPlus):
@@ -26,13 +25,12 @@ class AIMPlus(IMPlus):
         """As `im_plus`, but for the augmentation that this is about."""
         return {k: v for k, v in super().defaults(args).items() if k != "augment"}
 
-    def run(self, session: Session) -> Outcome:
-        """As `im_plus`, unless labeled images are not augmented."""
-        config = session.data.config
+    def fits(self, config: Config) -> None:
+        """As `im_plus`, with augmented labels."""
+        super().fits(config)
         if config.augment == "none":
             found = f"is none, and {config.name} is {config.name.replace('aim', 'im')} with augmented labels"
             raise Refusal(Problem("C02", "--augment", found, "use --augment default, or the other one"), USAGE)
-        return super().run(session)
 
 
 class AIMPlusPlus(AIMPlus, IMPlusPlus):

@@ -8,6 +8,7 @@ from typing import Any
 
 from semiseg.programs.members import check_ways
 from semiseg.programs.session import Member, Session
+from semiseg.training.config import Config
 
 
 @dataclass
@@ -39,6 +40,9 @@ class Program:
     def defaults(cls, args: Mapping[str, Any]) -> dict[str, Any]:
         """What keys of the configuration are with these arguments of the program where nobody typed them."""
         return {}
+
+    def fits(self, config: Config) -> None:
+        """Refuse (exit 2), before anything is read, what does not go together with the rest of the configuration."""
 
     @property
     def folds(self) -> int:

@@ -24,6 +24,7 @@ from semiseg.programs._lessons import rows_of
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import Rule, Stored, consensus_by, load, opinions
 from semiseg.programs.session import Member, Session
+from semiseg.training.config import Config
 from semiseg.training.evaluate import images
 
 
@@ -42,11 +43,14 @@ class EvalNetProgram(Generations):
         super().__init__(generations=generations, **inherited)
         self.threshold = threshold
 
-    def run(self, session: Session) -> Outcome:
-        """As `Generations`, where there are val images to learn from, and members to learn about."""
-        if session.data.config.committee:
+    def fits(self, config: Config) -> None:
+        """Members to learn about."""
+        if config.committee:
             found = "is a committee of others, and evalnet picks among the masks of members that it trains"
             raise Refusal(Problem("C11", "--committee", found, "use --method im, or leave it out"), USAGE)
+
+    def run(self, session: Session) -> Outcome:
+        """As `Generations`, where there are val images to learn from."""
         require_val(session)
         return super().run(session)
 

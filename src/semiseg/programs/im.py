@@ -19,6 +19,7 @@ from semiseg.data.discs import position_discs
 from semiseg.data.sampler import Drawing
 from semiseg.errors import nearest
 from semiseg.inconsistency import FILLS, Consensus, InconsistencyMask, foreground_gate
+from semiseg.methods import method_class
 from semiseg.methods.base import Refiner
 from semiseg.programs._generations import Generations
 from semiseg.programs._lessons import rows_of
@@ -26,6 +27,7 @@ from semiseg.programs._tasks import ExtraClass, Weighted
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import Rule, Stored, on_device
 from semiseg.programs.session import Session
+from semiseg.training.config import Config
 
 PRESET = {
     "default": {"fill": "none", "label": "ignore", "gate": "none"},
@@ -90,6 +92,14 @@ class IM(Generations):
         self.discs, self.disc_weight = discs, disc_weight or (3.0 if self.preset == "paper" else 1.0)
         self.fill, self.label, self.gate = (given[k] or v for k, v in PRESET[self.preset].items())
 
+    def fits(self, config: Config) -> None:
+        """A route for the method, and an agreement for the members; a given committee has members of its own."""
+        if self.route != "offline" and not method_class(config.method).uses_unlabeled:
+            found = f"is '{self.route}', but {config.method} has no belief of its own to refine"
+            raise self.wrong("route", found, "use offline, or another method: fixmatch+im")
+        if self.agreement > self.members and not config.committee:
+            raise self.wrong("agreement", f"is {self.agreement}", expected=f"0, or 2 to {self.members}")
+
     def rule(self) -> Rule:
         """Unanimity unless an ablation says otherwise. Discs are redrawn from what is agreed label by label."""
         reduce = "channel" if self.discs else self.reduce
@@ -104,9 +114,6 @@ class IM(Generations):
     def refiner(self, session: Session) -> Refiner:
         """The route."""
         supervised = not session.data.method().uses_unlabeled
-        if supervised and self.route != "offline":
-            found = f"is '{self.route}', but {session.data.config.method} has no belief of its own to refine"
-            raise self.wrong("route", found, "use offline, or another method: fixmatch+im")
         label = self.taught(session)
         if label == "extra" and (session.data.task.multilabel or not supervised):
             found = "is extra, a class beside others, which only supervised students of one class per pixel can learn"
@@ -121,8 +128,6 @@ class IM(Generations):
 
     def run(self, session: Session) -> Outcome:
         """As `Generations`, after a look at what the arguments mean for these data."""
-        if self.agreement > self.members and not session.data.config.committee:  # a given one has members of its own
-            raise self.wrong("agreement", f"is {self.agreement}", expected=f"0, or 2 to {self.members}")
         if self.discs:
             self._weigh(session)
         return super().run(session)

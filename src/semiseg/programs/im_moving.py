@@ -16,10 +16,12 @@ from semiseg.batch import Clock, Target, Unlabeled
 from semiseg.ema import Average
 from semiseg.errors import USAGE, Problem, Refusal
 from semiseg.inconsistency import inconsistency_mask
+from semiseg.methods import method_class
 from semiseg.methods.base import Method
 from semiseg.programs.base import Outcome, Single
 from semiseg.programs.session import Session
 from semiseg.task import Task
+from semiseg.training.config import Config
 from semiseg.training.prepare import Prepared
 
 MOST = 6
@@ -36,12 +38,14 @@ class IMMoving(Single):
             raise Refusal(Problem("C02", "im_moving.members", f"is {members}", expected=expected), USAGE)
         self.members = members
 
-    def run(self, session: Session) -> Outcome:
-        """One model of the method, watched, and the labels-only baseline beside it."""
-        config = session.data.config
-        if not session.data.method().uses_unlabeled:
+    def fits(self, config: Config) -> None:
+        """A method with a belief."""
+        if not method_class(config.method).uses_unlabeled:
             found = f"refines what a method believes, and {config.method} believes nothing"
             raise Refusal(Problem("C11", "--method", found, "use fixmatch+im_moving, or im"), USAGE)
+
+    def run(self, session: Session) -> Outcome:
+        """One model of the method, watched, and the labels-only baseline beside it."""
         kept = {f.name: getattr(session.data, f.name) for f in fields(Prepared)}
         session.data = Watched(**kept, members=self.members)
         return super().run(session)

@@ -250,6 +250,7 @@ def _check(config: Config) -> None:
     if index is not None and index.labeled:  # else the check says why there are none
         choose_labels(index, amount(config.labels), lambda item: item.name)
     program = program_class(config.program)(**config.program_args)
+    program.fits(config)
     if config.committee and not isinstance(program, Generations):
         found, fix = f"gives a committee, and {config.name} learns from none", "use --method im, or METHOD+im"
         raise Refusal(Problem("C11", "--committee", found, fix), USAGE)
