@@ -18,8 +18,8 @@ diversity             what sets members apart: seed; bootstrap or folds of the l
                       average: all models, students too, are averages of their weights over the last 2 % of the training
 generations           1, or 3 that are all trained
 student augmentation  as everybody's; none for anybody; noise that grows over 3 generations (against plain im with 3)
-route                 students of `supervised`; FixMatch alone, and with im: offline (half of the steps), online, both; with a
-                      committee of its own averages (im_moving)
+route                 students of `supervised`; FixMatch alone, and with im: offline (half of the steps), online, both, and
+                      with a committee of its own averages (im_moving)
 warm-up               of FixMatch's own term in fixmatch+im: a fifth of the training, or none
 preset                ours, or the paper's training and masks
 teacher               a committee of 3, or one model that is trusted everywhere: self_training
