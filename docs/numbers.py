@@ -1,4 +1,5 @@
-"""Writes our own numbers into docs/methods/*.md, from results/*.csv, after the line `<!-- numbers: NAME -->`.
+"""Writes our own numbers into docs/, from results/*.csv: after `<!-- numbers: NAME -->` on a method's page, and where a page
+has `<!-- table: FILE.csv -->`, up to `<!-- end -->`, all arms of a comparison.
 
 python docs/numbers.py            write them
 python docs/numbers.py --check    exit 1 when a page is not what it would write
@@ -13,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("methods_small.csv",)
+TABLE = re.compile(r"(<!-- table: (methods_\w+\.csv) -->\n).*?(?=<!-- end -->)", re.S)
 MARK = re.compile(r"(<!-- numbers: (\w+) -->\n).*?(?=\n## |\Z)", re.S)
 
 
@@ -63,12 +65,29 @@ def said(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def overview(table: str) -> str:
+    """A line per arm, a column per data set: mIoU and the difference to labels only with its interval."""
+    path = ROOT / "results" / table
+    if not path.is_file():
+        return ""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    sets = list(dict.fromkeys((row["data"], row["labels"]) for row in rows))
+    cell = {((r["data"], r["labels"]), r["arm"]): f"{number(r['miou'])}, {change(r)}" for r in rows}
+    heads = [data if labels == "all" else f"{data}, {labels} labels" for data, labels in sets]
+    lines = [f"\n| arm | {' | '.join(heads)} |", "|---" * (len(sets) + 1) + "|"]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        lines.append(f"| {arm} | {' | '.join(cell.get((place, arm), '–') for place in sets)} |")
+    return "\n".join(lines) + "\n\n"
+
+
 def pages() -> dict[Path, str]:
     """Every page as it should be."""
     found = {}
-    for path in sorted((ROOT / "docs/methods").glob("*.md")):
+    for path in sorted([*(ROOT / "docs/methods").glob("*.md"), *(ROOT / "docs/explanation").glob("*.md")]):
         text = path.read_text(encoding="utf-8")
-        found[path] = MARK.sub(lambda match: match[1] + said(match[2]), text)
+        text = MARK.sub(lambda match: match[1] + said(match[2]), text)
+        found[path] = TABLE.sub(lambda match: match[1] + overview(match[2]), text)
     return found
 
 

@@ -44,3 +44,23 @@ def test_a_row_becomes_a_line_and_the_rest_of_the_page_stays(numbers, tmp_path, 
     assert "old" not in text and "0.900" not in text and text.endswith("\n## Cost\n\nmuch\n")
     (tmp_path / "results/methods_small.csv").unlink()
     assert numbers.pages()[page] == "# csl\n\n<!-- numbers: csl -->\n\n## Cost\n\nmuch\n"
+
+
+def test_a_table_has_a_line_for_every_arm_and_a_column_for_every_set(numbers, tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "docs/explanation").mkdir(parents=True)
+    monkeypatch.setattr(numbers, "ROOT", tmp_path)
+    page = tmp_path / "docs/explanation/small.md"
+    page.write_text("# small\n\n<!-- table: methods_small.csv -->\nold\n<!-- end -->\n\nwhy\n")
+    with (tmp_path / "results/methods_small.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerow(
+            {"data": "isic2018", "labels": "40", "arm": "csl", "miou": "0.7", "delta": "0.1", "low": "0", "high": "0.2"}
+        )
+        writer.writerow({"data": "camvid", "labels": "all", "arm": "labels only", "miou": "0.3"})
+    text = numbers.pages()[page]
+    assert (
+        "| arm | isic2018, 40 labels | camvid |\n|---|---|---|\n| csl | 0.700, +0.100 (+0.000 to +0.200) | – |" in text
+    )
+    assert "| labels only | – | 0.300, – |" in text and "old" not in text and text.endswith("<!-- end -->\n\nwhy\n")
