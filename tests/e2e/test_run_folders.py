@@ -69,6 +69,8 @@ def test_what_the_data_refuse_can_be_corrected_in_the_same_run(semiseg: Command,
     make(tmp_path / "data", labeled=2)
     argv = ("train", "data", "--out", "run", "--method", "im", *QUICK, "--set", "im.members=2")
     clear(semiseg(*argv, "--set", "im.route=online"), 2, "im.route is 'online'")
+    assert not (tmp_path / "run").exists()  # what needs no data to be refused leaves nothing behind
+    clear(semiseg(*argv, "--set", "im.discs=alive"), 2, "im.discs is 'alive'")
     assert json.loads((tmp_path / "run/run_state.json").read_text())["status"] == "refused"
     assert semiseg(*argv).code == 0
 
