@@ -150,6 +150,7 @@ class _Run:
         board = Board(job.folder, config.tensorboard, self.step, job.log)
         csv = storage.CsvLog(job.folder / "metrics.csv", fields)
         self.method.train()
+        said = ""
         with job.log.bar(job.title, config.steps, self.step, stops=False) as bar:
             while self.step < config.steps:
                 start = time.monotonic()
@@ -158,9 +159,11 @@ class _Run:
                     row = self.flush()
                     csv.row(row)
                     board.scalars({"loss": row["loss"], "lr": row["lr"]}, self.step)
-                    bar(self.step, f"loss {row['loss']:.3f}" + self.score_note())
+                    said = f"loss {row['loss']:.3f}"
+                    bar(self.step, said + self.score_note())
                 if job.evaluate and (self.step % config.eval_every == 0 or self.step == config.steps):
                     csv.row(self.validate(job.evaluate))
+                    bar(self.step, said + self.score_note())
                 if self.step in job.moments:
                     self.snapshot(job.folder / f"snapshot-{job.moments.index(self.step)}" / "final")
                 self.seconds += time.monotonic() - start
@@ -245,8 +248,10 @@ class _Run:
                 "iou_per_image": self.last["iou_per_image"], "detail": detail}  # fmt: skip
 
     def score_note(self) -> str:
-        """For the progress bar."""
-        return "" if self.best_val is None else f" · best val {self.best_val['miou']:.3f}"
+        """For the progress bar: the score of what would be kept, which below SELECTABLE val images is the last step."""
+        best = self.job.val_images >= SELECTABLE
+        score = ((self.best_val if best else self.last) or {}).get("miou")
+        return "" if score is None else f" · {'best ' if best else ''}val {score:.3f}"
 
     def save(self) -> None:
         """Commit everything that the next step depends on."""
