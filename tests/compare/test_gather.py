@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from semiseg import storage
-from semiseg.compare import gather, page, pairs, statistics, table
+from semiseg.compare import gather, page, statistics, table
 from semiseg.compare.cells import Row
 
 BASE = "labels only"
@@ -104,7 +104,7 @@ def rows_of(grids, group):
 def test_every_pair_by_counting(grids, tmp_path):
     """Δ of two arms is the mean over seeds of the difference of their pooled IoU, whoever comes first; labels only too."""
     group = compared(grids, {"fixmatch": 5, "fixmatch+im": 15})
-    found = pairs.pairs(group, 1)
+    found = group.pairs
     names = [a.name for a in group.arms]
     assert set(found) == {(a, b) for a in names for b in names if a != b}
     for (a, b), gain in found.items():
@@ -115,11 +115,11 @@ def test_every_pair_by_counting(grids, tmp_path):
         back = found[b, a]
         assert (back.value, back.low, back.high) == pytest.approx((-gain.value, -gain.high, -gain.low))
     assert found["fixmatch+im", "fixmatch"].low > 0
-    rows = pairs.as_rows([group], 1)
-    table.write_csv(tmp_path / "pairs.csv", rows, pairs.COLUMNS)
+    rows = table.pair_rows([group])
+    table.write_csv(tmp_path / "pairs.csv", rows, table.PAIRS)
     with (tmp_path / "pairs.csv").open(newline="") as file:
         assert [(r["arm"], r["rival"]) for r in csv.DictReader(file)] == list(found)
-    few = pairs.as_rows([compared(grids, {"im": 5}, images=3)], 1)
+    few = table.pair_rows([compared(grids, {"im": 5}, images=3)])
     assert json.dumps(few, allow_nan=False) and {r["low"] for r in few if r["arm"] == "im"} == {None}
     assert "Every arm (row) against every other (column)" in grids.html(group)
 

@@ -22,7 +22,7 @@ def compare(request: Request, command: str = "", quiet: bool = False, begin: Sta
     holds a comparison with another budget or other data (4) or is in use (7). A failed cell is a row, not an exception.
     """
     from semiseg import storage
-    from semiseg.compare import cells, gather, page, pairs, reading, table
+    from semiseg.compare import cells, gather, page, reading, table
     from semiseg.compare.grid import plan
     from semiseg.training.logs import Log
     from semiseg.training.signals import STOP, Stopped
@@ -59,7 +59,7 @@ def compare(request: Request, command: str = "", quiet: bool = False, begin: Sta
         groups = gather.gather(grid, rows)
         made = [table.as_row(a, g, command) for g in groups for a in g.arms]
         table.write_csv(out / "table.csv", made)
-        table.write_csv(out / "pairs.csv", pairs.as_rows(groups, request.blocks), pairs.COLUMNS)
+        table.write_csv(out / "pairs.csv", table.pair_rows(groups), table.PAIRS)
         storage.write_text(out / "table.md", table.markdown(groups, grid.notes))
         page.write(out / "compare.html", grid, groups, rows, command)
     failed = [{"cell": r.cell, "message": r.message} for r in rows if r.status == "failed"]

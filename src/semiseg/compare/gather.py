@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,10 @@ class Arm:
 
 @dataclass
 class Group:
-    """All arms of one data set and number of labels; `images` of the split were read, in `blocks` independent runs."""
+    """All arms of one data set and number of labels; `images` of the split were read, in `blocks` independent runs.
+
+    pairs: (arm, rival) -> Δ of the first to the second, on the seeds and images that both have.
+    """
 
     data: str
     labels: str
@@ -88,6 +92,7 @@ class Group:
     blocks: int = 0
     classes: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+    pairs: dict[tuple[str, str], Interval] = field(default_factory=dict)
 
     def arm(self, name: str) -> Arm | None:
         """An arm with readings, by its name."""
@@ -150,8 +155,11 @@ def _score(group: Group, blocks: int) -> None:
         group.classes = list(next(iter(first.summaries.values()))["classes"])
         there = present(one.found.sum(0))
         group.absent = [n for n, pixels in zip(group.classes, there, strict=True) if not pixels]
+    for arm, rival in combinations([a for a in group.arms if a.readings], 2):
+        if (gain := _delta(arm, rival, blocks)) is not None:
+            group.pairs |= {(arm.name, rival.name): gain, (rival.name, arm.name): -gain}
     for arm in group.arms:
-        arm.gain, arm.best, arm.over = (delta(arm, rival, blocks) for rival in (base, best, mean))
+        arm.gain, arm.best, arm.over = (group.pairs.get((arm.name, r.name)) if r else None for r in (base, best, mean))
         if arm.gain is not None and base is not None:
             arm.paired = sorted(set(arm.readings) & set(base.readings))
         if base is None or full is None or arm in (base, full):
@@ -161,9 +169,9 @@ def _score(group: Group, blocks: int) -> None:
     _judge(group)
 
 
-def delta(arm: Arm, rival: Arm | None, blocks: int) -> Interval | None:
-    """Δ of an arm to another on what both have; None without a rival, or without a common seed or image list."""
-    if rival is None or arm is rival or not (pair := _paired([arm, rival], blocks)):
+def _delta(arm: Arm, rival: Arm, blocks: int) -> Interval | None:
+    """Δ of an arm to another on what both have; None without a common seed or image list."""
+    if not (pair := _paired([arm, rival], blocks)):
         return None
     return difference(pair[0][0], pair[0][1], pair[1])
 

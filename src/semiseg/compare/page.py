@@ -10,7 +10,6 @@ from semiseg.compare import figures
 from semiseg.compare.cells import Row
 from semiseg.compare.gather import Arm, Group, average
 from semiseg.compare.grid import Grid
-from semiseg.compare.pairs import pairs
 from semiseg.compare.pictures import side_by_side
 from semiseg.compare.request import BASE
 from semiseg.compare.statistics import BLOCKS, TOO_FEW, Interval
@@ -53,7 +52,7 @@ def page(grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) -
     title = f"{', '.join(_asked(groups)) or 'labels only'} on {', '.join(dict.fromkeys(g.data for g in groups))}"
     paths = {c.data: c.path for c in grid.cells}
     shown = [g for g in groups if any(a.readings for a in g.arms)]
-    parts = [_group(g, n, grid.request.blocks) for n, g in enumerate(groups)]
+    parts = [_group(g, n) for n, g in enumerate(groups)]
     for data in dict.fromkeys(g.data for g in shown):
         several = [g for g in shown if g.data == data]
         if len(several) > 1 and (chart := figures.over_labels(several)):
@@ -144,7 +143,7 @@ def _caveats(grid: Grid, groups: Sequence[Group]) -> list[str]:
     return said
 
 
-def _group(group: Group, number: int, blocks: int) -> str:
+def _group(group: Group, number: int) -> str:
     """Differences, table, curves and risk of one data set and number of labels."""
     if not any(a.readings for a in group.arms):
         return section(f"group-{number}", _title(group), note("Every cell failed; the reasons are listed below."))
@@ -156,18 +155,17 @@ def _group(group: Group, number: int, blocks: int) -> str:
     return section(
         f"group-{number}", f"{_title(group)}: difference to labels only", note(text), figures.deltas(group),
         table(["Arm", *columns], [_row(a, list(columns.values())) for a in group.arms], f"Scores of {_title(group)}"),
-        note(_meaning(group)), note(absent) if group.absent else "", _matrix(group, blocks),
+        note(_meaning(group)), note(absent) if group.absent else "", _matrix(group),
         f'<div class="charts">{"".join(charted)}</div>' if charted else "",
     )  # fmt: skip
 
 
-def _matrix(group: Group, blocks: int) -> str:
+def _matrix(group: Group) -> str:
     """Every arm against every other, behind a click."""
-    found = pairs(group, blocks)
     names = [a.name for a in group.arms if a.readings]
     if len(names) < 2:
         return ""
-    rows = [[name(a), *(_delta(found.get((a, b))) for b in names)] for a in names]
+    rows = [[name(a), *(_delta(group.pairs.get((a, b))) for b in names)] for a in names]
     made = table(["Δ to", *(name(b) for b in names)], rows, "Differences of all pairs", tall=True)
     return f"<details><summary>Every arm (row) against every other (column)</summary>{made}</details>"
 
@@ -248,7 +246,13 @@ def _made(grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) 
     """The command, the budget, and what each cell was."""
     seconds = sum(r.seconds or 0 for r in rows)
     pairs = [
-        ("Budget", esc(f"{grid.request.steps} steps of every model, the same size, batch, network and augmentation")),
+        (
+            "Budget",
+            esc(
+                f"{grid.request.steps} steps of every model, the same size, batch and network; all else as well, but for "
+                "what a row's name says"
+            ),
+        ),
         ("Chosen on", "val only; this set was read once per cell, after its training"),
         ("Intervals", "95 %, 2000 draws of seeds and images; Δ is paired by both"),
         ("Verdict", JOINT),

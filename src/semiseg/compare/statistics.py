@@ -126,6 +126,11 @@ class Interval:
     per_seed: tuple[float, ...] = ()
     values: Array = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
+    def __neg__(self) -> Interval:
+        """The difference the other way round."""
+        each = tuple(-v for v in self.per_seed)
+        return Interval(-self.value, -self.high, -self.low, self.error, each, -self.values)
+
 
 def between(values: Array, point: float, per_seed: Array | None = None) -> Interval:
     """The percentile interval of bootstrap values (D,); draws in which nothing could be scored are left out."""

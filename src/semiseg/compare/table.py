@@ -20,6 +20,7 @@ COLUMNS = ("data", "labels", "arm", "split", *FIGURES, "miou_per_seed", "delta",
            "delta_to_best", "best_low", "best_high", "delta_to_average", "average_low", "average_high", "gap",
            "gap_recovered", "gap_low", "gap_high", "gap_note", "note", "seconds", "images_forwarded", "parameters",
            "seeds", "n_seeds", "n_images", "failed", "commit", "command")  # fmt: skip
+PAIRS = ("data", "labels", "split", "arm", "rival", "delta", "low", "high", "delta_per_seed", "n_seeds", "n_images")
 
 
 def as_row(arm: Arm, group: Group, command: str) -> Json:
@@ -29,10 +30,10 @@ def as_row(arm: Arm, group: Group, command: str) -> Json:
     row = {
         "data": arm.data, "labels": arm.labels, "arm": arm.name, "split": group.split,
         **{k: average(f.get(k, [])) for k in FIGURES}, "miou_per_seed": f.get("miou", []),
-        **bounded(gain, "delta", "low", "high"), "delta_per_seed": list(gain.per_seed) if gain else [],
-        **bounded(arm.best, "delta_to_best", "best_low", "best_high"),
-        **bounded(arm.over, "delta_to_average", "average_low", "average_high"),
-        "gap": share and share.gap.value, **bounded(share.share if share else None, "gap_recovered", "gap_low", "gap_high"),
+        **_bounds(gain, "delta", "low", "high"), "delta_per_seed": list(gain.per_seed) if gain else [],
+        **_bounds(arm.best, "delta_to_best", "best_low", "best_high"),
+        **_bounds(arm.over, "delta_to_average", "average_low", "average_high"),
+        "gap": share and share.gap.value, **_bounds(share.share if share else None, "gap_recovered", "gap_low", "gap_high"),
         "gap_note": share.why if share else "", "note": "; ".join(filter(None, (remark(arm), TOO_FEW if few else ""))),
         "seconds": average(f.get("seconds", [])), "images_forwarded": average(f.get("images_forwarded", [])),
         "parameters": average(f.get("parameters", [])),
@@ -40,19 +41,32 @@ def as_row(arm: Arm, group: Group, command: str) -> Json:
         "failed": "; ".join(f"seed {s}: {m}" for s, m in sorted(arm.failed.items())), "commit": arm.commits,
         "command": command,
     }  # fmt: skip
-    return {k: known(v) for k, v in row.items()}
+    return {k: _known(v) for k, v in row.items()}
 
 
-def bounded(found: Interval | None, *names: str) -> Json:
+def pair_rows(groups: Iterable[Group]) -> list[Json]:
+    """The lines of pairs.csv; low and high are None where there are too few images for an interval."""
+    return [
+        {
+            "data": g.data, "labels": g.labels, "split": g.split, "arm": arm, "rival": rival,
+            **{k: _known(v) for k, v in _bounds(gain, "delta", "low", "high").items()},
+            "delta_per_seed": list(gain.per_seed), "n_seeds": len(gain.per_seed), "n_images": g.images,
+        }
+        for g in groups
+        for (arm, rival), gain in g.pairs.items()
+    ]  # fmt: skip
+
+
+def _bounds(found: Interval | None, *names: str) -> Json:
     """A figure and its bounds under three names."""
     values = (found.value, found.low, found.high) if found else (None, None, None)
     return dict(zip(names, values, strict=True))
 
 
-def known(value: Any) -> Any:
+def _known(value: Any) -> Any:
     """None for a number that is none: JSON has no word for it."""
     if isinstance(value, list):
-        return [known(v) for v in value]
+        return [_known(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
