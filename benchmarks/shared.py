@@ -40,11 +40,11 @@ def read(table: Path) -> list[dict[str, Any]]:
 
 
 def write(table: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write a CSV anew, whole at every moment; the first row names its columns."""
+    """Write a CSV anew, whole at every moment; what a row lacks stays empty."""
     table.parent.mkdir(parents=True, exist_ok=True)
     new = table.with_suffix(".new")
     with new.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     new.replace(table)

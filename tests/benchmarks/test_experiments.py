@@ -9,7 +9,7 @@ import im_ablation
 import label_next
 import stability
 from semiseg.compare.request import Request, configured
-from shared import RAMP
+from shared import RAMP, read, write
 
 
 def asked(request):
@@ -116,3 +116,11 @@ def test_few_test_images_are_not_drawn_in_blocks(tmp_path):
 def test_rankings_are_chosen_on_val(tmp_path):
     args = label_next.arguments([str(tmp_path)])
     assert args.split == "val" and {"plain", "per_foreground", "per_outline", "diverse"} == set(args.choices)
+
+
+def test_a_table_of_rows_from_two_versions_has_the_columns_of_both(tmp_path: Path) -> None:
+    write(tmp_path / "table.csv", [{"arm": "im", "miou": 0.5}, {"arm": "im", "miou": 0.6, "risk": 0.1}])
+    assert read(tmp_path / "table.csv") == [
+        {"arm": "im", "miou": "0.5", "risk": ""},
+        {"arm": "im", "miou": "0.6", "risk": "0.1"},
+    ]
