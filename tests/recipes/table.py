@@ -17,11 +17,14 @@ SCRATCH = {"optimizer": "adamw", "weight_decay": 0.0333, "schedule": "constant",
 
 SHORT = {
     "@ohem769": "ohem_kept=.0846",
+    "@ohem798": "ohem_kept=.157",
     "@ohem800": "ohem_kept=.0781",
-    "@imas": "threshold=.7 weight=3 weight_decay=5e-4 ignore_background=0",
-    "@voc-imas": "threshold=.95 weight=3 ignore_background=1",
+    "@imas": "threshold=.7 weight=3 weight_decay=5e-4 ignore_background=0 alone=.0042",
+    "@voc-imas": "threshold=.95 weight=3 ignore_background=1 alone=.0125",
     "@u2pl": "unreliable=.2 contrast=1 anchors=256 negatives=50 temperature=.5 sure=.3 low_rank=3 high_rank=20 mix=.5 "
              "bank=30000 two_pass=1 ema=.99",
+    "@u2pl-voc": "warmup=.0125 alone=.025",
+    "@u2pl-city": "warmup=0 alone=.005",
     "@fixmatch-ema": "masked=0 spread=0 ema=.996",
 }  # fmt: skip
 
@@ -40,14 +43,14 @@ unimatch-cityscapes-r101      unimatch      101/16 801 8+8   240e .005  1  ohem 
 unimatch-cityscapes-r50       unimatch      50/16  801 8+8   240e .005  1  ohem threshold=0
 fixmatch-cityscapes-r101      fixmatch      101/16 801 8+8   240e .005  1  ohem threshold=0
 fixmatch-cityscapes-r50       fixmatch      50/16  801 8+8   240e .005  1  ohem threshold=0
-supervised-cityscapes-r101    supervised    101/16 801 16    240e .005  1  ohem
-supervised-cityscapes-r50     supervised    50/16  801 16    240e .005  1  ohem
+supervised-cityscapes-r101    supervised    101/16 801 16    240e .005  1  ohem ohem_kept=.0779
+supervised-cityscapes-r50     supervised    50/16  801 16    240e .005  1  ohem ohem_kept=.0779
 unimatch-coco-x65             unimatch      X65    513 8+8   30e  .004  10 ce   threshold=.95
-u2pl-pascal-r101-513          u2pl          101/8  513 16+16 80e  .001  10 ce   @u2pl warmup=.0125
-u2pl-pascal-r101-513-blender  u2pl          101/8  513 16+16 80e  .001  10 ce   @u2pl warmup=.0125
-u2pl-pascal-r50-513-blender   u2pl          50/8   513 16+16 80e  .001  10 ce   @u2pl warmup=.0125
-u2pl-cityscapes-r101          u2pl          101/8  769 16+16 200e .01   1  ohem @ohem769 weight_decay=5e-4 @u2pl warmup=0
-u2pl-cityscapes-r50           u2pl          50/8   769 16+16 200e .01   1  ohem @ohem769 weight_decay=5e-4 @u2pl warmup=0
+u2pl-pascal-r101-513          u2pl          101/8  513 16+16 80e  .001  10 ce   @u2pl @u2pl-voc
+u2pl-pascal-r101-513-blender  u2pl          101/8  513 16+16 80e  .001  10 ce   @u2pl @u2pl-voc
+u2pl-pascal-r50-513-blender   u2pl          50/8   513 16+16 80e  .001  10 ce   @u2pl @u2pl-voc
+u2pl-cityscapes-r101          u2pl          101/8  769 16+16 200e .01   1  ohem @ohem769 weight_decay=5e-4 @u2pl @u2pl-city
+u2pl-cityscapes-r50           u2pl          50/8   769 16+16 200e .01   1  ohem @ohem769 weight_decay=5e-4 @u2pl @u2pl-city
 imas-pascal-r101-513          imas          101/16 513 16+16 80e  .001  10 ce   @voc-imas
 imas-pascal-r50-513           imas          50/16  513 16+16 80e  .001  10 ce   @voc-imas
 imas-pascal-r101-513-stride8  imas          101/8  513 16+16 80e  .001  10 ce   @voc-imas
@@ -63,7 +66,7 @@ csl-pascal-r101               csl           101/8  321 8+8   80e  .001  10 ce   
 csl-cityscapes-r101           csl           101/8  801 8+8   240e .005  1  ohem alpha=8
 im-supervised-cityscapes-r50  supervised+im 50/16  801 8+8   240e .005  1  ohem
 im-unimatch-cityscapes-r50    unimatch+im   50/16  801 8+8   240e .005  1  ohem threshold=0
-im-u2pl-cityscapes-r50        u2pl+im       50/8   769 16+16 200e .01   1  ohem @ohem769 weight_decay=5e-4 @u2pl warmup=0
+im-u2pl-cityscapes-r50        u2pl+im       50/8   769 16+16 200e .01   1  ohem @ohem769 weight_decay=5e-4 @u2pl @u2pl-city
 im-imas-cityscapes-r50        imas+im       50/16  769 16+16 240e .01   1  ohem ohem_kept=0.0423 @imas
 """
 VITS = """
@@ -72,12 +75,13 @@ unimatch_v2-pascal-dinov2b            unimatch_v2    B 518 16+16 60e    ce   thr
 unimatch_v2-pascal-dinov2l            unimatch_v2    L 518 16+16 60e    ce   threshold=.95
 unimatch_v2-pascal-dinov2s-frozen     unimatch_v2    S 518 16+16 60e    ce   threshold=.95 freeze=1
 unimatch_v2-pascal-dinov2b-frozen     unimatch_v2    B 518 16+16 60e    ce   threshold=.95 freeze=1
-unimatch_v2-cityscapes-dinov2s        unimatch_v2    S 798 8+8   180e   ohem threshold=.95
-unimatch_v2-cityscapes-dinov2b        unimatch_v2    B 798 8+8   180e   ohem threshold=.95
-unimatch_v2-cityscapes-dinov2s-frozen unimatch_v2    S 798 8+8   180e   ohem threshold=.95 freeze=1
-unimatch_v2-cityscapes-dinov2b-frozen unimatch_v2    B 798 8+8   180e   ohem threshold=.95 freeze=1
+unimatch_v2-cityscapes-dinov2s        unimatch_v2    S 798 8+8   180e   ohem @ohem798 threshold=.95
+unimatch_v2-cityscapes-dinov2b        unimatch_v2    B 798 8+8   180e   ohem @ohem798 threshold=.95
+unimatch_v2-cityscapes-dinov2s-frozen unimatch_v2    S 798 8+8   180e   ohem @ohem798 threshold=.95 freeze=1
+unimatch_v2-cityscapes-dinov2b-frozen unimatch_v2    B 798 8+8   180e   ohem @ohem798 threshold=.95 freeze=1
 unimatch_v2-ade20k-dinov2s            unimatch_v2    S 518 8+8   60e    ce   threshold=.95
 unimatch_v2-ade20k-dinov2b            unimatch_v2    B 518 8+8   60e    ce   threshold=.95
+unimatch_v2-ade20k-dinov2b-frozen     unimatch_v2    B 518 8+8   60e    ce   threshold=.95 freeze=1
 unimatch_v2-ade20k-dinov2l            unimatch_v2    L 518 8+8   60e    ce   threshold=.95
 unimatch_v2-coco-dinov2s              unimatch_v2    S 518 16+16 20e    ce   threshold=.95
 unimatch_v2-coco-dinov2b              unimatch_v2    B 518 16+16 20e    ce   threshold=.95
@@ -86,8 +90,8 @@ fixmatch-ade20k-dinov2b               maskmatch      B 518 8+8   60e    ce   thr
 fixmatch-coco-dinov2b                 maskmatch      B 518 16+16 20e    ce   threshold=.95 @fixmatch-ema
 supervised-pascal-dinov2s             supervised     S 518 32    5580s  ce
 supervised-pascal-dinov2b             supervised     B 518 32    5580s  ce
-supervised-cityscapes-dinov2s         supervised     S 798 16    33660s ohem
-supervised-cityscapes-dinov2b         supervised     B 798 16    33660s ohem
+supervised-cityscapes-dinov2s         supervised     S 798 16    33660s ohem ohem_kept=.0785
+supervised-cityscapes-dinov2b         supervised     B 798 16    33660s ohem ohem_kept=.0785
 supervised-ade20k-dinov2s             supervised     S 518 16    22500s ce
 supervised-ade20k-dinov2b             supervised     B 518 16    22500s ce
 supervised-coco-dinov2s               supervised     S 518 32    18740s ce
@@ -99,9 +103,9 @@ supervised-ade20k-dinov2b-all         supervised     B 518 16    60e    ce
 supervised-coco-dinov2s-all           supervised     S 518 32    20e    ce
 supervised-coco-dinov2b-all           supervised     B 518 32    20e    ce
 segkc-pascal-dinov2s                  segkc          S 518 16+16 60e    ce   threshold=.95 senior=B
-segkc-cityscapes-dinov2s              segkc          S 798 8+8   180e   ohem threshold=.95 senior=B
-im-unimatch_v2-cityscapes-dinov2s     unimatch_v2+im S 798 8+8   180e   ohem threshold=.95
-im-segkc-cityscapes-dinov2s           segkc+im       S 798 8+8   180e   ohem threshold=.95 senior=B
+segkc-cityscapes-dinov2s              segkc          S 798 8+8   180e   ohem @ohem798 threshold=.95 senior=B
+im-unimatch_v2-cityscapes-dinov2s     unimatch_v2+im S 798 8+8   180e   ohem @ohem798 threshold=.95
+im-segkc-cityscapes-dinov2s           segkc+im       S 798 8+8   180e   ohem @ohem798 threshold=.95 senior=B
 """
 STUDY = """
 isic          unet1x1:0.5 256 mse 4050s
@@ -162,6 +166,7 @@ SCORES = {
     "unimatch_v2-cityscapes-dinov2b-frozen": "79.83 81.40 81.87 82.84",
     "unimatch_v2-ade20k-dinov2s": "31.48 38.10 40.69 44.41 45.76",
     "unimatch_v2-ade20k-dinov2b": "38.70 45.00 46.67 49.84 52.02",
+    "unimatch_v2-ade20k-dinov2b-frozen": "35.6 47.3",
     "unimatch_v2-ade20k-dinov2l": "40.0 45.0 49.3 52.1 54.2",
     "unimatch_v2-coco-dinov2s": "39.33 45.41 53.17 54.99 57.01",
     "unimatch_v2-coco-dinov2b": "47.93 55.84 58.66 60.42 63.31",
