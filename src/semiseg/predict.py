@@ -14,6 +14,7 @@ import torch
 
 from semiseg import storage
 from semiseg.data import decode, walk
+from semiseg.data.classfile import FILE
 from semiseg.data.decode import shown
 from semiseg.data.folder import read_label
 from semiseg.data.foreign import scorable
@@ -53,6 +54,7 @@ def scan_images(images: Path) -> tuple[walk.Scan, list[Problem]]:
     clashes = [p for p in found.problems if p.code in ("D15", "D16")]
     if clashes:
         raise Refusal(clashes, DATA)
+    found.other = [path for path in found.other if path != inner / FILE]  # which may say what masks for them mean
     notes = [p for p in leftovers(inner, [found]) if p.level == "warning"]
     others = [name for name in ("unlabeled", "val", "test") if inner != images and (images / name).is_dir()]
     if others:

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from semiseg.data import decode
 from semiseg.data.classes import ClassMap
 from semiseg.data.classfile import FILE
 from semiseg.data.decode import shown
+from semiseg.data.folder import is_data
 from semiseg.data.index import SPLITS, order
 from semiseg.data.walk import nfc
 from semiseg.errors import BUSY, USAGE, Problem, Refusal
@@ -35,15 +36,18 @@ class Output:
 
     A file that the table does not list is somebody's work and is never written over. Every image is in the table before
     its files are written, so the call after one that was killed knows them. Rows of other images stay.
+    committee: who alone may have made all of it, "" where every image may be by another model.
     """
 
-    def __init__(self, out: Path, table: str, classes: ClassMap, places: Places) -> None:
-        self.out, self.table, self.places = out, out / table, places
+    def __init__(self, out: Path, table: str, classes: ClassMap, places: Places, committee: str = "") -> None:
+        self.out, self.table, self.places, self.committee = out, out / table, places, committee
         self.classes = classes.to_yaml().encode("utf-8")
         self.coding = hashlib.sha256(repr(classes.to_json()).encode()).hexdigest()[:8]
         self.rows = _read(self.table)
         if any(row["coding"] != self.coding for row in self.rows.values()):
             raise _busy([(self.table, "lists masks of other classes or in another coding", OTHER)])
+        if committee and any(row["model"] != committee for row in self.rows.values()):
+            raise _busy([(self.table, "lists labels of another committee", OTHER)])
 
     def claim(self, files: Mapping[str, Path]) -> None:
         """List images (name -> file) that are to come. Refuses (exit 7) to replace what was not made from them."""
@@ -58,7 +62,7 @@ class Output:
                 found = f"was made from {row['source']}, and {shown(path)} has the same name"
                 wrong.append((self.out / there[0], found, f"{OTHER} for other images"))
             elif not row or not there:
-                self.rows[name] = {"image": name, "source": source, "coding": self.coding}
+                self.rows[name] = {"image": name, "source": source, "coding": self.coding, "model": self.committee}
         meaning = self.out / FILE
         if os.path.lexists(meaning) and not (meaning.is_file() and meaning.read_bytes() == self.classes):
             wrong.append((meaning, "is not what this command writes there", f"{OTHER}, or move it away"))
@@ -94,9 +98,7 @@ class Output:
         self.save()
 
     def _source(self, path: Path) -> str:
-        """The image as seen from here: both may move together."""
-        image, here = Path(os.path.realpath(path)), Path(os.path.realpath(self.out))
-        return Path(os.path.relpath(image, here) if image.anchor == here.anchor else image).as_posix()
+        return seen_from(self.out, path)
 
     def _written(self, name: str) -> str:
         """One SHA-256 for all files of an image; empty when one is missing."""
@@ -109,17 +111,19 @@ class Output:
 
 @contextmanager
 def filling(
-    out: Path, table: str, images: Path, files: Mapping[str, Path], classes: ClassMap, places: Places
-) -> Iterator[Output]:
+    out: Path, table: str, images: Path, files: Mapping[str, Path], classes: ClassMap, places: Places,
+    members: Sequence[Path] = (), committee: str = "",
+) -> Iterator[Output]:  # fmt: skip
     """The output of one call, for it alone, with `files` claimed; its table is written whatever happens.
 
-    places(name): the files of an image below `out`. Raises Refusal C10: a place that is not free (exit 2), files of
-    somebody else (exit 7); R02, R03 when it cannot be written or another call is at it.
+    places(name): the files of an image below `out`. members: folders of masks that are read. committee: as in `Output`.
+    Raises Refusal C10: a place that is not free (exit 2), files of somebody else, or of another committee (exit 7); R02,
+    R03 when it cannot be written or another call is at it.
     """
-    free(out, images)
+    free(out, images, places, members)
     with storage.lock(out):
         storage.sweep(out)
-        output = Output(out, table, classes, places)
+        output = Output(out, table, classes, places, committee)
         output.claim(files)
         try:
             yield output
@@ -127,8 +131,14 @@ def filling(
             output.close()
 
 
-def free(out: Path, images: Path) -> None:
-    """Refuses (exit 2) a place among the images or in a data folder's own, a run, and a file."""
+def seen_from(out: Path, path: Path) -> str:
+    """A path as seen from the folder: both may move together."""
+    there, here = Path(os.path.realpath(path)), Path(os.path.realpath(out))
+    return Path(os.path.relpath(there, here) if there.anchor == here.anchor else there).as_posix()
+
+
+def free(out: Path, images: Path, places: Places, members: Sequence[Path] = ()) -> None:
+    """Refuses (exit 2) a place among the images, in a data folder's own or a member, a folder of masks, a run, a file."""
     target, source = Path(os.path.realpath(out)), Path(os.path.realpath(images))
     inner = source / "images" if (source / "images").is_dir() else source
     above = (target, *target.parents)
@@ -144,15 +154,32 @@ def free(out: Path, images: Path) -> None:
         text = "is a data folder, and masks/ in it are yours"
     elif any(_own(p, target) for p in target.parents):
         text = "lies in a data folder, where its own files are"
+    else:
+        text = _read_there(target, places("x"), members)
     if text:
         raise Refusal(Problem("C10", f"--out {out}", text, "choose another folder"), USAGE)
 
 
 def _own(root: Path, target: Path) -> bool:
     """Is `target` below a folder of `root` that is read when `root` is given as data?"""
-    parts = [n for n in ("images", "masks", "splits") if os.path.isdir(root / n)]
-    data = "splits" in parts or len(parts) == 2
-    return data and target.relative_to(root).parts[0] in ("images", "masks", "splits", *SPLITS)
+    return is_data(root) and target.relative_to(root).parts[0] in ("images", "masks", "splits", *SPLITS)
+
+
+def _read_there(target: Path, places: Sequence[str], members: Sequence[Path]) -> str:
+    """Does somebody read masks at `target`, of which masks/ in it would take the place? places: an image's files."""
+    tops = {file.split("/")[0] for file in places}
+    for path in members:
+        member = Path(os.path.realpath(path))
+        if target.is_relative_to(member):
+            return f"{'is' if target == member else 'lies in'} the member {shown(path)}"
+        if any(member.is_relative_to(target / top) for top in tops):
+            return f"would write into the member {shown(path)}"
+    labels = {file.split("/")[1] for file in places if file.startswith("masks/") and file.count("/") > 1} - tops
+    for folder in (target, *(target / label for label in sorted(labels))):
+        _, _, names = next(os.walk(folder), ("", [], []))
+        if held := sorted(n for n in names if not n.startswith(".") and Path(n).suffix.lower() in decode.SUFFIXES):
+            return f"holds images or masks of its own: {shown(held[0])}"
+    return ""
 
 
 def mask_places(classes: ClassMap) -> Places:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from semiseg.cli import main
 from semiseg.data.check import check
+from semiseg.data.codes import render
 from semiseg.errors import Problem
 
 
@@ -119,3 +120,20 @@ def test_an_empty_folder_lacks_both_folders(said):
 )  # fmt: skip
 def test_sentences_end_once_and_lines_to_paste_do_not(problem, text):
     assert str(problem) == text
+
+
+def test_many_problems_of_one_file_say_what_differs():
+    """The path once, and then the classes or images that it is about."""
+    absent = [
+        Problem("D27", "my", f"has no pixel of class 'class {k}' in its labeled masks", "label one") for k in range(5)
+    ]
+    (line,) = render(absent)
+    assert line == (
+        "D27: my has no pixel of class 'class 0' in its labeled masks; also 'class 1', 'class 2'. Fix: label one."
+        " (2 more; all in the output of --json)"
+    )
+    lacking = [Problem("P04", where, f"holds no mask {n} for new/{n}.png") for n in "xyz" for where in ("a", "b")]
+    (line,) = render(lacking)
+    assert "a holds no mask x for new/x.png; also b, y for new/y.png. (3 more" in line
+    fixes = [Problem("D20", "my", "is wrong", f"fix {k}") for k in range(4)]
+    assert render(fixes)[0].startswith("D20: my is wrong; also my. Fix: fix 0.")

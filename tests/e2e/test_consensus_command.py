@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _data import QUICK, discs, make, picture, save, write_mask
+from _data import QUICK, discs, make, picture, save, tree, write_mask
 from _runner import Ended, Kill, Server
 from PIL import Image
 
@@ -112,6 +112,83 @@ def test_what_is_no_committee(semiseg: Command, trained: Trained, tmp_path: Path
     ended = semiseg("consensus", run, "one", "--images", "new", "--out", "new/out")
     assert ended.code == 2 and "lies in it" in ended.err
     assert not (tmp_path / "out").exists()
+
+
+def test_one_output_is_of_one_committee(semiseg: Command, trained: Trained, tmp_path: Path) -> None:
+    """Labels and ranks of another committee are never left beside its own, nor written over."""
+    new = trained() / "data/unlabeled"
+    for name, seed in (("one", 300), ("two", 400), ("three", 500)):
+        foreign(tmp_path / name, "255", seed)
+    (tmp_path / "three/masks/u1.png").unlink()
+    assert semiseg("consensus", "one", "two", "--images", new, "--out", "out").code == 0
+    before = tree(tmp_path / "out", (".lock",))
+    for members in (("one", "three"), ("one", "two", "three"), ("one", trained() / "run")):
+        ended = semiseg("consensus", *members, "--images", new, "--out", "out")
+        assert ended.code == 7 and "labels of another committee" in ended.err and "--out" in ended.err, ended.text
+        assert tree(tmp_path / "out", (".lock",)) == before
+    (tmp_path / "all").mkdir()
+    for name in ("one", "two", "out"):
+        shutil.move(tmp_path / name, tmp_path / "all")
+    again = semiseg("consensus", "two/masks", "one", "--images", new, "--out", "out", cwd=tmp_path / "all")
+    assert again.code == 0, again.text  # the same members, in another order and at another place
+    assert {k: v.split()[0] for k, v in tree(tmp_path / "all/out", (".lock",)).items() if k.startswith("masks")} == {
+        k: v.split()[0] for k, v in before.items() if k.startswith("masks")
+    }
+
+
+def test_a_killed_call_left_masks_of_its_committee(semiseg: Command, trained: Trained, tmp_path: Path) -> None:
+    new = trained() / "data/unlabeled"
+    for name, seed in (("one", 300), ("two", 400), ("three", 500)):
+        foreign(tmp_path / name, "255", seed)
+    kill = Kill(2, point="replace", match="masks/")
+    assert semiseg("consensus", "one", "two", "--images", new, "--out", "out", kill=kill).code == -signal.SIGKILL
+    assert semiseg("consensus", "one", "three", "--images", new, "--out", "out").code == 7
+    assert semiseg("consensus", "one", "two", "--images", new, "--out", "out").code == 0
+
+
+def test_no_member_is_written_into(semiseg: Command, trained: Trained, tmp_path: Path) -> None:
+    folder = trained()
+    new = folder / "data/unlabeled"
+    foreign(tmp_path / "one", "255", 300)
+    foreign(tmp_path / "bare", "255", 400)
+    (tmp_path / "bare/masks").rename(tmp_path / "flat")
+    save(tmp_path / "labels/left/u0.png", discs(1) * 255)
+    save(tmp_path / "labels/right/u0.png", discs(2) * 255)
+    (tmp_path / "link").symlink_to("one")
+    before = tree(tmp_path)
+    for members, out, said in (
+        (("one", "flat"), "one", "is the member one"), (("one", "flat"), "link", "is the member one"),
+        (("one", "flat"), "flat", "is the member flat"), (("one", "flat"), "flat/new", "lies in the member flat"),
+        (("one/masks", "flat"), "one", "would write into the member one/masks"),
+        (("one", "flat"), "one/masks/new", "lies in the member one"),
+    ):  # fmt: skip
+        ended = semiseg("consensus", *members, "--images", new, "--out", out)
+        assert ended.code == 2 and f"C10: --out {out}" in ended.err and said in ended.err, (out, ended.text)
+    for run, out in ((folder / "run", "flat"), (trained("folders") / "run", "labels")):
+        ended = semiseg("predict", run, new, "--out", out)
+        assert ended.code == 2 and f"C10: --out {out} holds images" in ended.err, (out, ended.text)
+    assert tree(tmp_path) == before
+    assert semiseg("consensus", "one", "flat", "--images", new, "--out", ".").code == 0  # members beside what is made
+
+
+def test_the_class_file_of_the_data_folder_is_that_of_its_images(
+    semiseg: Command, trained: Trained, tmp_path: Path
+) -> None:
+    data = make(tmp_path / "data", "colors", labeled=1)
+    for name, seed in (("one", 300), ("two", 400)):
+        foreign(tmp_path / name, "colors", seed)
+    (data / "unlabeled/classes.yaml").write_bytes((data / "classes.yaml").read_bytes())
+    ended = semiseg("consensus", "one", "two", "--images", "data/unlabeled", "--out", "beside")
+    assert ended.code == 0 and "D31" not in ended.text, ended.text
+    (data / "unlabeled/classes.yaml").unlink()
+    ended = semiseg("consensus", "one", "two", "--images", "data/unlabeled", "--out", "above")
+    assert ended.code == 0, ended.text
+    assert (tmp_path / "above/masks/u0.png").read_bytes() == (tmp_path / "beside/masks/u0.png").read_bytes()
+    (data / "classes.yaml").unlink()
+    ended = semiseg("consensus", "one", "two", "--images", "data/unlabeled", "--out", "none")
+    assert ended.code == 3 and "write data/classes.yaml with these lines" in ended.err, ended.text
+    ended = semiseg("consensus", "one", "above", "--images", "data/unlabeled", "--out", "own")
+    assert ended.code == 0, ended.text  # consensus and predict write a class file beside their masks
 
 
 def test_members_that_are_equal_and_a_class_that_nobody_predicts(

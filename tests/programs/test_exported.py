@@ -9,6 +9,7 @@ import torch
 
 import semiseg
 import tiny
+from semiseg.commands import export_run
 from semiseg.errors import Refusal
 from semiseg.programs import exported
 from semiseg.programs.exported import Exported, export
@@ -100,12 +101,34 @@ def test_a_file_that_differs_is_removed(folders, tmp_path, monkeypatch):
     assert error.value.exit == 1 and not (tmp_path / "m.onnx").exists()
 
 
+def test_a_run_and_its_export_are_one_member(folders, tmp_path, monkeypatch):
+    """Whatever the file is called; and `semiseg export` does not propose to ask both."""
+    semiseg.train(folders["binary"], tmp_path / "run", **SMALL)
+    model = semiseg.load(tmp_path / "run")
+    about = {**ABOUT, "classes": model.classes.to_json(), "model": model.hash}
+    path = pixelwise_file(tmp_path / "m.onnx", about)
+    other = pixelwise_file(tmp_path / "other.onnx", {**about, "model": "of another run"})
+    run, mine = str(tmp_path / "run"), str(path)
+    assert [v.title for v in open_all([mine, str(other)], None, tmp_path)] == [mine, str(other)]
+    assert len(open_all([run, str(other)], None, tmp_path)) == 2
+    for pair in ((run, mine), (mine, f"{run}/{model.folders['model']}")):
+        with pytest.raises(Refusal, match="once more") as error:
+            open_all([*pair, str(other)], None, tmp_path)
+        assert error.value.exit == 2 and [p.where for p in error.value.problems] == [pair[1]]
+    made = {"size_mb": 1, "images": 1, "largest_difference": 0.0, "other_labels": 0.0}
+    monkeypatch.setattr(exported, "export", lambda run, out: made)
+    following = export_run(tmp_path / "run", path, False)[3]
+    assert following == f"semiseg consensus {path} OTHER_RUN --images IMAGES --out consensus"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["multiclass"])
 def test_an_exported_run_is_the_run(folders, tmp_path, kind):
     semiseg.train(folders[kind], tmp_path / "run", method="im", sets=["im.members=2"], **SMALL)
     made = export(tmp_path / "run", tmp_path / "deep/m.onnx")
     assert made["largest_difference"] < 1e-4 and made["other_labels"] < 1e-3 and made["images"] == 4
+    with pytest.raises(Refusal, match="once more"):
+        open_all([str(tmp_path / "run"), str(tmp_path / "deep/m.onnx")], None, tmp_path)
     model, other = semiseg.load(tmp_path / "run"), Exported(tmp_path / "deep/m.onnx")
     for size in ((24, 24), (31, 47), (1, 5), (600, 70)):
         image = (

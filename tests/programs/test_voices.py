@@ -2,9 +2,11 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tiny
 from semiseg.errors import Refusal
@@ -70,3 +72,66 @@ def test_masks_in_the_subfolders_of_the_images_are_no_label_folders(tmp_path):
     assert voices[0].classes.kind == "binary" and label.mean() == 0.5
     with pytest.raises(Refusal, match=r"holds no mask 00 for .*, but plate/00"):
         voices[0].label("00", path, np.zeros((8, 8, 1), np.uint8))
+
+
+def asked(voice, name):
+    """What keeps a member from labeling an 8x8 image, when it is asked and beforehand."""
+    path, image = Path(f"new/{name}.png"), np.zeros((8, 8, 1), np.uint8)
+    with pytest.raises(Refusal) as error:
+        voice.label(name, path, image)
+    assert voice.lacks({name: (path, (8, 8, 1, "uint8"))}) == error.value.problems and error.value.exit == 3
+    return error.value
+
+
+def test_two_masks_of_one_name_are_no_opinion(prepared, tmp_path):
+    classes = replace(prepared("binary").classes, values=(0, 255))
+    mine, other = coded(tmp_path / "mine", (0, 255)), coded(tmp_path / "other", (0, 255))
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "other/01.tif")
+    voice = open_all([mine, other], classes, tmp_path)[1]
+    said = asked(voice, "01")
+    assert [p.code for p in said.problems] == ["D15"] and "01.png" in str(said) and "01.tif" in str(said)
+    assert [p.code for p in asked(voice, "unlabeled/01").problems] == ["D15"]
+    assert voice.lacks({"00": (Path("00.png"), (8, 8, 1, "uint8"))}) == []  # which has one
+    shutil.move(tmp_path / "other/01.tif", tmp_path / "other/02.tif")
+    (tmp_path / "other/02.PNG").symlink_to("nowhere")
+    assert [p.code for p in asked(open_all([mine, other], classes, tmp_path)[1], "02").problems] == ["D17"]
+
+
+def test_a_label_folder_that_lacks_a_mask_is_what_is_said(prepared, tmp_path):
+    known = prepared("multilabel").classes
+    for name in ("a", "b"):
+        for label in known.names:
+            coded(tmp_path / name, (0, 255), label)
+    (tmp_path / "b" / known.names[0] / "00.png").unlink()
+    voice = open_all([str(tmp_path / n) for n in "ab"], known, tmp_path)[1]
+    said = asked(voice, "00")
+    assert [p.code for p in said.problems] == ["D36"] and f"no counterpart in {tmp_path}/b/{known.names[0]}/" in str(
+        said
+    )
+    assert [p.code for p in asked(voice, "05").problems] == ["P04"]  # of which there is nothing at all
+    assert voice.lacks({"01": (Path("01.png"), (8, 8, 1, "uint8"))}) == []
+
+
+def test_masks_of_another_coding_are_told_the_coding_that_is_wanted(prepared, tmp_path):
+    """A folder of masks cannot be checked by `semiseg check`, and 0/1 beside 0/255 is known before images are asked."""
+    binary = replace(prepared("binary").classes, values=(0, 255))
+    mine, ones = coded(tmp_path / "mine", (0, 255)), coded(tmp_path / "ones", (0, 1))
+    coded(tmp_path / "ones", (0, 0), "empty")
+    with pytest.raises(Refusal, match=r"D10: .*ones holds the values 0, 1, .*save its masks with 0, 255") as error:
+        open_all([mine, ones], binary, tmp_path / "data")
+    assert error.value.exit == 3 and f"the coding of {tmp_path}/data" in str(error.value)
+    tiny.save(tmp_path / "mine/01.png", np.array(8 * [[0, 255, 7, 7, 7, 0, 0, 0]], np.uint8))
+    said = str(asked(open_all([mine, coded(tmp_path / "good", (0, 255))], binary, tmp_path / "data")[0], "01"))
+    assert "D08" in said and "7 (24 pixels)" in said and "semiseg check" not in said
+    assert "save its masks with 0, 255" in said and f"the coding of {tmp_path}/data" in said
+
+
+def test_probabilities_are_not_offered_as_254_classes(tmp_path):
+    mine = coded(tmp_path / "a", (0, 255))
+    for i in range(2):
+        tiny.save(tmp_path / f"prob/{i:02d}.png", np.arange(256, dtype=np.uint8).reshape(16, 16))
+    with pytest.raises(Refusal) as error:
+        open_all([mine, str(tmp_path / "prob")], None, tmp_path / "images")
+    text = str(error.value)
+    assert f"D08: {tmp_path}/prob/00.png" in text and "probabilities" in text and "class 100" not in text
+    assert "\n" not in text and f"{mine}/" not in text

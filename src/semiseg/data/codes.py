@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from semiseg.errors import Problem
 
@@ -52,7 +54,7 @@ LEVELS = ("error", "warning", "note")
 
 
 def render(problems: Iterable[Problem], full: str = "the output of --json") -> list[str]:
-    """One line per problem, or per group where more than three share a code: three files and the number of the rest.
+    """One line per problem, or per group where more than three share a code: three of them and the number of the rest.
 
     full: where all of them are. Errors come first, then warnings, then notes. A line may end in a block to
     paste, so it may hold line breaks.
@@ -65,7 +67,23 @@ def render(problems: Iterable[Problem], full: str = "the output of --json") -> l
         if len(group) <= SHOWN:
             lines += [str(problem) for problem in group]
             continue
-        first, others = group[0], ", ".join(p.where for p in group[1:SHOWN])
-        head = str(replace(first, found=f"{first.found.removesuffix('.')}; also {others}"))
+        first, others = group[0], dict.fromkeys([group[0].where])
+        for problem in group[1:SHOWN]:
+            others.setdefault(_differs(problem, first) if problem.where in others else problem.where)
+        also = ", ".join([*others][1:]) or first.where
+        head = str(replace(first, found=f"{first.found.removesuffix('.')}; also {also}"))
         lines.append(f"{head} ({len(group) - SHOWN} more; all in {full})")
     return lines
+
+
+def _differs(problem: Problem, first: Problem) -> str:
+    """The words of its finding that the first one does not have: the class, or the image."""
+    one, two = (re.findall(r"'[^']*'|\S+", p.found) for p in (problem, first))
+    start = _shared(one, two)
+    end = _shared(one[start:][::-1], two[start:][::-1])
+    return " ".join(one[start : len(one) - end]).strip(",:;.") or problem.where
+
+
+def _shared(one: Sequence[str], two: Sequence[str]) -> int:
+    """How many words the two begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False)))

@@ -16,7 +16,7 @@ from semiseg.data.index import SPLITS, Index, Item
 from semiseg.data.walk import Masks, Scan, scan, scan_masks
 from semiseg.errors import DATA, Problem, Refusal, nearest
 
-__all__ = ["SPLITS", "Index", "Item", "find", "read_label"]
+__all__ = ["SPLITS", "Index", "Item", "find", "is_data", "read_label"]
 
 _EXPECTED = ("images", "masks", "unlabeled", "val", "test", "splits")
 
@@ -39,8 +39,16 @@ def find(data: Path | str, labels: tuple[str, ...] | None = None, wanted: str = 
     return index
 
 
-def read_label(item: Item, classes: ClassMap) -> np.ndarray:
-    """The uint8 labels of an item's mask file(s), shapes as `ClassMap.decode`. Raises Refusal naming the file."""
+def is_data(root: Path) -> bool:
+    """Does it hold what makes a data folder: splits/, or images/ with masks/?"""
+    return (root / "splits").is_dir() or ((root / "images").is_dir() and (root / "masks").is_dir())
+
+
+def read_label(item: Item, classes: ClassMap, fix: str = "run: semiseg check") -> np.ndarray:
+    """The uint8 labels of an item's mask file(s), shapes as `ClassMap.decode`.
+
+    Raises Refusal naming the file; fix: what to do where it holds what is no class.
+    """
     if not item.masks:
         raise Refusal(Problem("D01", shown(item.image), "has no mask", "add the mask, or move it to unlabeled/"), DATA)
     arrays = [decode.read_mask(path, rgb=classes.coding == "colors") for path in item.masks]
@@ -48,9 +56,9 @@ def read_label(item: Item, classes: ClassMap) -> np.ndarray:
     try:
         return classes.decode(arrays if classes.coding == "folders" else arrays[0])
     except UnknownValues as error:
-        problem = Problem("D08", where, f"holds values outside the classes: {error}", "run: semiseg check")
+        problem = Problem("D08", where, f"holds values outside the classes: {error}", fix)
     except ValueError as error:
-        problem = Problem("D10", where, f"does not fit the classes: {error}", "run: semiseg check")
+        problem = Problem("D10", where, f"does not fit the classes: {error}", fix)
     raise Refusal(problem, DATA)
 
 

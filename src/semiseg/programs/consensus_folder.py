@@ -17,11 +17,11 @@ from semiseg.data import decode
 from semiseg.data.classes import ClassMap
 from semiseg.errors import DATA, Problem, Refusal
 from semiseg.predict import Progress, scan_images, write_failed
-from semiseg.predict_out import Output, filling, mask_places, png
+from semiseg.predict_out import Output, filling, mask_places, png, seen_from
 from semiseg.programs.consensus import Rule, agreed
 from semiseg.programs.given import open_all
 from semiseg.programs.outputs import write_ranking
-from semiseg.programs.voices import Voice
+from semiseg.programs.voices import Drawn, Predicts, Voice
 from semiseg.task import Task, make_task
 
 
@@ -37,10 +37,11 @@ def consensus_folder(
 
     masks/ are in the coding of the committee's classes. An inconsistent pixel holds the coding's ignore value, or where it
     has none background (class 0, no label); inconsistency/ says which those are. The same call writes the same files,
-    and what is there of other images stays. Raises Refusal as `given.open_all`, `predict_out.filling` and `scan_images`.
+    and what is there of other images stays; what another committee made is refused. Raises Refusal as `given.open_all`,
+    `predict_out.filling` and `scan_images`.
     """
     found, notes = scan_images(images)
-    voices = open_all(committee, None, images, members)
+    voices = open_all(committee, None, images if images.is_dir() else images.parent, members)
     classes = voices[0].classes
     task = make_task(classes.kind, classes.names)
     masks = mask_places(classes)
@@ -53,14 +54,15 @@ def consensus_folder(
     def places(name: str) -> list[str]:
         return [*masks(name), f"inconsistency/{name}.png"]
 
-    with filling(out, "consensus.csv", images, found.files, classes, places) as output:
+    read, key = [Path(v.title) for v in voices if isinstance(v, Drawn)], _key(voices, out)
+    with filling(out, "consensus.csv", images, found.files, classes, places, read, key) as output:
         for number, (name, path) in enumerate(found.files.items(), 1):
             try:
                 digest = hashlib.sha256(decode.load(path)).hexdigest()
                 votes = _votes(voices, name, path)
                 claimed += _claims(votes, task)
                 contents, row, share = _agreed(votes, classes, task)
-                output.put(name, path, digest, "", dict(zip(places(name), contents, strict=True)), row)
+                output.put(name, path, digest, key, dict(zip(places(name), contents, strict=True)), row)
                 rows.append({"image": name, "path": str(path), "score": share})
             except Refusal as refusal:
                 if refusal.exit != DATA:  # a full disk, a damaged run: the next image would meet the same
@@ -78,6 +80,13 @@ def consensus_folder(
         "inconsistent_everywhere": [r["image"] for r in rows if r["score"] == 1],
         "failed": [p.to_json() for p in failed], "notes": [p.to_json() for p in notes],
     }  # fmt: skip
+
+
+def _key(voices: Sequence[Voice], out: Path) -> str:
+    """One for the same members in any order: models by their weights, masks by where they are, seen from `out`."""
+    own = [v.identity for v in voices if isinstance(v, Predicts)]
+    own += [seen_from(out, v.masks.root) for v in voices if isinstance(v, Drawn)]
+    return hashlib.sha256("\n".join(sorted(own)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _all(output: Output, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -46,11 +46,12 @@ class Exported(Model):
         self.device, self.config, self.ensemble = torch.device("cpu"), {}, False
         self.folders = {"model": "", "committee": [""]}
         self._networks: dict[str, nn.Module] = {"": _Runtime(session)}
+        self._hash = about.get("model")
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the file."""
-        return hashlib.sha256(self.run.read_bytes()).hexdigest()
+        """`Model.hash` of the run that was exported, or SHA-256 of a file that does not say it."""
+        return self._hash or hashlib.sha256(self.run.read_bytes()).hexdigest()
 
 
 class _Runtime(nn.Module):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from semiseg.data import decode
 from semiseg.data.classes import IGNORE, ClassMap
 from semiseg.data.classfile import FILE, read_spec, say_ignored
 from semiseg.data.decode import shown
-from semiseg.data.folder import read_label
+from semiseg.data.folder import is_data, read_label
 from semiseg.data.index import Item
-from semiseg.data.walk import Masks, Scan, scan_masks
+from semiseg.data.splits import incomplete
+from semiseg.data.walk import Masks, Scan, nfc, scan_masks
 from semiseg.errors import DATA, USAGE, Problem, Refusal
 from semiseg.model import Model
 from semiseg.programs.exported import Exported
@@ -48,10 +50,11 @@ class Predicts(Voice):
 
     @property
     def identity(self) -> str:
-        """SHA-256 of its weights, or of the exported file."""
+        """`Model.hash` of its weights alone, whether they lie in a run or in an exported file."""
         if isinstance(self.model, Exported):
             return self.model.hash
-        return str(storage.read_json(self.model.run / self.folder / "final" / "result.json")["hash"])
+        own = str(storage.read_json(self.model.run / self.folder / "final" / "result.json")["hash"])
+        return hashlib.sha256(own.encode()).hexdigest()
 
     def label(self, name: str, path: Path, image: np.ndarray) -> np.ndarray:
         """Predicts; refuses (exit 3) other channels and types than it was trained on."""
@@ -72,19 +75,25 @@ class Predicts(Voice):
 
 
 class Drawn(Voice):
-    """A folder of masks, one per image of the same name; its own coding is that of `classes`."""
+    """A folder of masks, one per image of the same name; its own coding is that of `classes`.
 
-    def __init__(self, folder: Path, classes: ClassMap) -> None:
-        self.title, self.classes = str(folder), classes
+    whose: where the coding comes from, for messages.
+    """
+
+    def __init__(self, folder: Path, classes: ClassMap, whose: str) -> None:
+        self.title, self.classes, self.whose = str(folder), classes, whose
         self.masks = masks_of(folder, classes.names if classes.coding == "folders" else ())
+        self.doubts = _doubts(self.masks)
+        self.want = some(classes.colors or classes.values)
+        self.fix = f"save its masks with {self.want}, the coding of {whose}"
 
     def label(self, name: str, path: Path, image: np.ndarray) -> np.ndarray:
-        """Reads; refuses (exit 3) a missing file, another size, and values that are no class."""
+        """Reads; refuses (exit 3) a missing file, two of one name, another size, and values that are no class."""
         return self._read(name, path, (image.shape[0], image.shape[1]))
 
     def lacks(self, images: Images) -> list[Problem]:
         """Everything that `label` would refuse, at once."""
-        problems = list(self.masks.problems)
+        problems = list[Problem]()
         for name, (path, seen) in images.items():
             try:
                 self._read(name, path, seen[:2])
@@ -93,15 +102,15 @@ class Drawn(Voice):
         return problems
 
     def coded_otherwise(self, beside: Path) -> list[Problem]:
-        """D10 where 255 alone can be its foreground, and means no opinion only because no class file says anything.
+        """D10 where its foreground is another value than that of `classes`, in all of its masks.
 
-        A class file beside the images, or beside the masks, may say that 255 is ignored.
+        255 is such a value where it means no opinion only because no class file says anything; one beside the images, or
+        beside the masks, may say that it is ignored.
         """
         classes, held = self.classes, set[int]()
-        files = [beside / FILE, Path(self.title) / FILE, self.masks.root / FILE]
-        told = [spec.ignore for spec in (read_spec(f)[0] for f in files) if spec and spec.ignore]
-        if IGNORE not in classes.ignore or any(IGNORE in ignore for ignore in told):
+        if not classes.values:
             return []
+        told = [s.ignore for s in (read_spec(f)[0] for f in class_files(beside, Path(self.title))) if s and s.ignore]
         for path in (p for paths in self.masks.files.values() for p in paths):
             try:
                 held.update(np.unique(decode.read_mask(path)).tolist())
@@ -109,25 +118,33 @@ class Drawn(Voice):
                 continue
             if held.intersection(classes.values) - {min(classes.values)}:
                 return []
-        if IGNORE not in held:
-            return []
-        want = ", ".join(map(str, classes.values))
-        text = f"holds the values {', '.join(map(str, sorted(held)))}, and where 255 is ignored that says nothing"
-        fix = f"save its masks with {want}; or, in {self.title}, {say_ignored(classes.names)}"
-        return [Problem("D10", self.title, text, fix, f"{want}, and 255 = ignored")]
+        values = f"holds the values {some(sorted(held))}"
+        if IGNORE in classes.ignore and IGNORE in held and not any(IGNORE in ignore for ignore in told):
+            text = f"{values}, and where 255 is ignored that says nothing"
+            fix = f"save its masks with {self.want}; or, in {self.title}, {say_ignored(classes.names)}"
+            return [Problem("D10", self.title, text, fix, f"{self.want}, and 255 = ignored")]
+        strange = held.difference(classes.values, classes.ignore)
+        return (
+            [Problem("D10", self.title, f"{values}, which are not those of {self.whose}", self.fix)] if strange else []
+        )
 
     def _read(self, name: str, path: Path, size: tuple[int, int]) -> np.ndarray:
         files = self._files(name)
         if not files:
             raise Refusal(self._missing(name, path), DATA)
-        label = read_label(Item(name, path, files), self.classes)
+        label = read_label(Item(name, path, files), self.classes, self.fix)
         if label.shape[-2:] != size:
             raise Refusal(_size(files[0], label.shape[-2:], path, size), DATA)
         return label[None] if self.classes.kind == "binary" else label
 
     def _files(self, name: str) -> tuple[Path, ...]:
         """By the image's name; in a run the images of unlabeled/ are called unlabeled/NAME."""
-        return self.masks.files.get(name) or self.masks.files.get(name.removeprefix("unlabeled/"), ())
+        for own in (name, name.removeprefix("unlabeled/")):
+            if doubt := self.doubts.get(own.casefold()):
+                raise Refusal(doubt, DATA)
+            if own in self.masks.files:
+                return self.masks.files[own]
+        return ()
 
     def _missing(self, name: str, path: Path) -> Problem:
         fix = "add it, or take the image out: an image needs the opinion of every member"
@@ -140,6 +157,31 @@ class Drawn(Voice):
 def _size(mask: Path, got: Sequence[int], image: Path, want: Sequence[int]) -> Problem:
     found = f"is {got[1]}x{got[0]} but {shown(image)} is {want[1]}x{want[0]}"
     return Problem("P05", shown(mask), found, f"export the mask again at {want[1]}x{want[0]}")
+
+
+def some(values: Sequence[object]) -> str:
+    """The first of them, for messages."""
+    return ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+
+
+def _doubts(masks: Masks) -> dict[str, Problem]:
+    """Names, casefolded, of which it is not clear what their masks are: two files, one that a label lacks, a dead link."""
+    found = {name.casefold(): problem for name, problem in incomplete(masks).items()}
+    for label, walked in zip(masks.labels or ("",), masks.scans, strict=True):
+        for problem in walked.problems:
+            file = PurePosixPath(problem.where.removeprefix(f"{shown(masks.root / label)}/"))
+            found[nfc((file.parent / file.stem).as_posix()).casefold()] = problem
+    return found
+
+
+def home(images: Path) -> Path:
+    """The data folder that holds the images, or their own."""
+    return next((p for p in (images, *images.parents) if is_data(p)), images)
+
+
+def class_files(images: Path, *folders: Path) -> list[Path]:
+    """Where it may be said what masks mean, the first that is there decides: by the images, then in folders of masks."""
+    return [p / FILE for p in (images, home(images), *(p for f in folders for p in (f, inside(f))))]
 
 
 def inside(folder: Path) -> Path:
@@ -155,7 +197,8 @@ def masks_of(folder: Path, labels: tuple[str, ...] | None, images: Scan | None =
     found = scan_masks(inside(folder), Scan(), labels) if labels else found
     if not found.files:
         fix = "give a folder with one mask per image, of the image's name"
-        raise Refusal(found.problems or Problem("D04", str(folder), "holds no masks", fix), DATA)
+        wrong = [*found.problems, *(p for walked in found.scans for p in walked.problems)]
+        raise Refusal(wrong or Problem("D04", str(folder), "holds no masks", fix), DATA)
     return found
 
 
