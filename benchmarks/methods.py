@@ -39,7 +39,7 @@ from semiseg.networks import build
 from semiseg.networks.base import Features, Network
 from semiseg.task import Task, make_task
 from semiseg.training.config import Config
-from semiseg.training.loop import make_optimizer
+from semiseg.training.optimizer import make_optimizer
 from shared import commit, write
 
 CLASSES = ("ground", "leaf", "stone", "water")

@@ -23,7 +23,7 @@ from PIL import Image
 from semiseg.batch import Clock
 from semiseg.training.config import Config
 from semiseg.training.logs import Log
-from semiseg.training.loop import make_optimizer
+from semiseg.training.optimizer import make_optimizer
 from semiseg.training.prepare import look, prepare
 from shared import commit, read, write
 

@@ -195,12 +195,14 @@ def compare(
 ) -> None:
     """Compare methods with labels only under one budget. The same command goes on with what is missing."""
     from semiseg.compare import compare, summary
-    from semiseg.compare.request import Request
+    from semiseg.compare.request import Request, separated
 
     given = {"network": network, "weights": weights, "size": size, "resize": resize, "batch": batch, "augment": augment}
     options = {k: v for k, v in given.items() if v is not None}
-    words = [[w.strip() for w in text.split(",") if w.strip()] for text in (methods, labels)]
-    asked = Request(data, words[0], out, seeds, steps, words[1], baselines, split, blocks, jobs, options, set_ or [])
+    numbers = [w.strip() for w in labels.split(",") if w.strip()]
+    asked = Request(
+        data, separated(methods), out, seeds, steps, numbers, baselines, split, blocks, jobs, options, set_ or []
+    )
     result = compare(asked, shlex.join(["semiseg", *sys.argv[1:]]), json_)
     emit(result, json_, summary(result), f"open {result['report']} in a browser")
     if result["failed"]:

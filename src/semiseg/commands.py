@@ -47,7 +47,8 @@ def check_folder(data: Path, size: int | None, labels: str, out: Path | None, as
         f"{checked.classes.kind}: {', '.join(checked.classes.names)}",
         *said,
     ]
-    following = shlex.join(["semiseg", "train", str(data), "--out", f"runs/{data.resolve().name}"])
+    asked = ["--labels", labels] if labels not in (None, "all") else []
+    following = shlex.join(["semiseg", "train", str(data), "--out", f"runs/{data.resolve().name}", *asked])
     return {**checked.to_json(), "next": following}, lines, following
 
 
@@ -177,7 +178,9 @@ def export_run(run: Path, model: Path, as_json: bool) -> tuple[Any, bool, list[s
     lines = [f"{model}: {made['size_mb']} MB, any batch, height and width",
              f"compared with torch on {made['images']} images: probabilities differ by at most "
              f"{made['largest_difference']:.1g}, labels at {made['other_labels']:.2%} of the pixels"]  # fmt: skip
-    following = shlex.join(["semiseg", "consensus", str(run), str(model), "--images", "IMAGES", "--out", "consensus"])
+    following = shlex.join(
+        ["semiseg", "consensus", str(model), "OTHER_RUN", "--images", "IMAGES", "--out", "consensus"]
+    )
     return made, as_json, lines, following
 
 
@@ -230,11 +233,12 @@ def describe(name: str | None, as_json: bool) -> tuple[Any, bool, list[str], str
     found = arguments(cls)
     about = inspect.getdoc(inspect.getmodule(cls)) or ""
     prefix = f"{name}." if name in PROGRAMS else ""
-    lines = [about, "", inspect.getdoc(cls) or "", "", "arguments (--set NAME=VALUE):"]
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    lines = [about, "", doc, "", "arguments (--set NAME=VALUE):"]
     lines += [f"  {prefix}{k} = {v!r}" for k, v in found.items()] or ["  none"]
     lines += ["", "settings of every training (--set NAME=VALUE):"]
     lines += [f"  {k} = {v!r}" for k, v in settings().items()]
-    result = {"name": name, "about": about, "doc": inspect.getdoc(cls), "arguments": found, "settings": settings()}
+    result = {"name": name, "about": about, "doc": doc, "arguments": found, "settings": settings()}
     return result, as_json, lines, f"semiseg train DATA --out RUN --method {name}"
 
 

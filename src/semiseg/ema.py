@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 WINDOW = 0.02
-"""Largest share of the training that a moving average looks back."""
+"""Largest share of the training that a moving average looks back; 0: as far as its decay says."""
 
 
 class Average(nn.Module):
@@ -18,10 +18,12 @@ class Average(nn.Module):
     Floating-point parameters *and* buffers are averaged (as in UniMatch V2's code), integers are copied (averaging
     `num_batches_tracked` truncates). The decay warms up as min(1 - 1/(n+1), decay) after n updates: 0, 1/2, 2/3, …
     Papers set it for tens of thousands of steps. Where the training is shorter it is lowered, so that the window
-    1/(1 - decay) is at most WINDOW of all steps: with .99 and 500 steps a teacher would lag a fifth of them behind.
+    1/(1 - decay) is at most `window` of all steps: with .99 and 500 steps a teacher would lag a fifth of them behind.
+    window = 0 leaves it as papers have it.
     """
 
     updates: torch.Tensor
+    window = WINDOW
 
     def __init__(self, network: nn.Module, decay: float = 0.996) -> None:
         super().__init__()
@@ -36,10 +38,10 @@ class Average(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def update(self, network: nn.Module, total: int = 0) -> None:
-        """Move towards `network` by one step of `total` (0: the window is as long as the decay says)."""
-        longest = max(1.0, WINDOW * total) if total else float("inf")
-        decay = min(1 - 1 / (self.done + 1), self.decay, 1 - 1 / longest)
+    def update(self, network: nn.Module, total: int = 0, *, follow: bool = False) -> None:
+        """Move towards `network` by one step of `total` (0: no window). follow: become it."""
+        longest = max(1.0, self.window * total) if total and self.window else float("inf")
+        decay = 0.0 if follow else min(1 - 1 / (self.done + 1), self.decay, 1 - 1 / longest)
         mine, theirs = self.network.state_dict(), network.state_dict()
         floats = [k for k, v in mine.items() if v.is_floating_point()]
         if floats:

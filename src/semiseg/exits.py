@@ -44,12 +44,12 @@ def _explain(error: Exception, as_json: bool) -> int:
     if kind in ("OutOfMemoryError", "MemoryError"):
         fix = "use a smaller --batch or --size, or --set precision=bf16-mixed"
         return _say(Refusal(Problem("R04", "memory", "ran out", fix), RESOURCES), as_json)
-    from semiseg.methods import LOADED
+    from semiseg.methods.own import LOADED
 
     frames = [f for f in traceback.extract_tb(error.__traceback__) if os.path.realpath(f.filename) in LOADED]
     if frames:  # a method in a file of the user's own
         where = f"{LOADED[os.path.realpath(frames[-1].filename)]}:{frames[-1].lineno}"
-        fix = "correct it and go on with --resume auto; --debug prints the whole way there"
+        fix = "correct it and start again (--debug prints the whole way there)"
         return _say(Refusal(Problem("C03", where, f"fails: {kind}: {error}", fix), USAGE), as_json)
     found = f"met a bug of its own: {kind}: {error}"
     fix = "run it again with --debug and report what it prints"

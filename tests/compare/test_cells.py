@@ -11,6 +11,7 @@ from semiseg.compare.cells import Runner, last_step, message
 from semiseg.compare.grid import Cell, Grid
 from semiseg.compare.streams import Streams
 from semiseg.errors import Refusal
+from semiseg.methods import own
 from semiseg.training.logs import Log
 from semiseg.training.signals import STOP, Stopped
 
@@ -238,3 +239,44 @@ def test_what_a_log_says(tmp_path):
     (tmp_path / "logs/x.txt").write_text("first\nKilled\n")
     assert message(tmp_path, "x", -9) == "ended with code -9: Killed"
     assert message(tmp_path, "y", 1) == "ended with code 1"
+
+
+def test_a_cell_that_outlived_another_call_is_waited_for(tmp_path, monkeypatch):
+    """`b` needs `a`, which a process of a killed call still trains; `c` need not wait."""
+    looks = []
+
+    def held(run):
+        if run.name != "a":
+            return False
+        looks.append(run)
+        if len(looks) == 5:
+            write_run(run)
+        return len(looks) < 5
+
+    monkeypatch.setattr(storage, "held", held)
+    fake = Fake(tmp_path)
+    rows = run(tmp_path, [cell("a"), cell("b", "a"), cell("c")], fake, jobs=2)
+    assert fake.started == ["c", "b"], "a was finished by the other process"
+    assert {(r.status, r.message) for r in rows.values()} == {("finished", "")}
+
+
+def test_a_lock_can_be_looked_at(tmp_path):
+    assert not storage.held(tmp_path / "run") and not (tmp_path / "run").exists()
+    with storage.lock(tmp_path / "run"):
+        assert storage.held(tmp_path / "run")
+    assert not storage.held(tmp_path / "run")
+
+
+def test_a_finished_cell_of_another_file_is_no_result(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("x = 1\n")
+    options = {"method": f"{path}:Mine+im", "steps": 10}
+    cells = [cell("a", options=options), cell("b")]
+    rows = run(tmp_path / "out", cells, Fake(tmp_path / "out"))
+    assert rows["a"].status == "failed" and "changed since this cell was trained" in rows["a"].message
+    assert rows["b"].status == "finished"
+    about = storage.read_json(tmp_path / "out/cells/a/run.json")
+    storage.write_json(
+        tmp_path / "out/cells/a/run.json", {**about, "code": own.digest(options["method"].partition("+")[0])}
+    )
+    assert run(tmp_path / "out", cells, Fake(tmp_path / "out"))["a"].status == "finished"

@@ -9,7 +9,7 @@ import pytest
 
 import tiny
 from semiseg.compare.grid import plan, slug
-from semiseg.compare.request import route
+from semiseg.compare.request import route, separated
 from semiseg.data import decode
 from semiseg.errors import Refusal
 
@@ -225,3 +225,28 @@ def test_commands_can_be_typed(ask, tmp_path):
     words = cell.arguments(tmp_path)
     assert words[:2] == ["train", str(cell.path)] and words[-2:] == ["--resume", "auto"]
     assert words[words.index("--method") + 1] == "supervised+committee"
+
+
+@pytest.mark.parametrize(
+    ("text", "arms"),
+    [
+        ("im, fixmatch ,fixmatch+im", ["im", "fixmatch", "fixmatch+im"]),
+        ("im@networks=unet1x1:0.5,unet/resnet18,u2pl", ["im@networks=unet1x1:0.5,unet/resnet18", "u2pl"]),
+        ("im@im.networks=a,b@members=2,c", ["im@im.networks=a,b@members=2", "c"]),
+        ("supmix@classes=mole,skin,./mine.py:Mine", ["supmix@classes=mole,skin", "./mine.py:Mine"]),
+        ("im@members=2,fixmach", ["im@members=2", "fixmach"]),
+        ("nothing@x=1,fixmach", ["nothing@x=1", "fixmach"]),
+    ],
+)
+def test_methods_are_separated_by_commas_and_so_are_words_of_their_settings(text, arms):
+    assert separated(text) == arms
+
+
+def test_val_that_is_missing_is_said_for_what_it_is(ask, tmp_path, tested):
+    data = tiny.write_folder(tmp_path / "few", "binary", labeled=4, val=0)
+    shutil.copytree(tested["binary"] / "test", data / "test")
+    with pytest.raises(Refusal, match=r"few has no val set with --labels all\. Fix: add val/images"):
+        plan(replace(ask("fixmatch", split="val"), data=[data]))
+    assert any(
+        "there is no val set, so every generation counts" in n for n in plan(replace(ask("im"), data=[data])).notes
+    )

@@ -20,8 +20,8 @@ TYPED: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "option with letters turned": (("--netwrok", "x"), ("Did you mean '--network'?",)),
     "option like no other": (("--xyzzy",), ("semiseg train --help lists them",)),
     "key as an option": (("--lr", 1), ("Fix: type --set lr=VALUE",)),
-    "key": (("--set", "banana=1"), ("unknown key 'banana'. Fix: semiseg methods supervised lists them",)),
-    "key of a program, far": (("--method", "im", "--set", "banana=1"), ("Fix: semiseg methods im lists them",)),
+    "key": (("--set", "banana=1"), ("takes: weight. Fix: semiseg methods supervised lists",)),
+    "key of a program, far": (("--method", "im", "--set", "banana=1"), ("members, ", "Fix: semiseg methods im lists")),
     "near key": (("--set", "schedul=poly"), ("Fix: Did you mean 'schedule'?",)),
     "key of a program": (("--method", "im", "--set", "im.member=2"), ("im.member", "Fix: Did you mean 'im.members'?")),
     "no equals sign": (("--set", "lr"), ("--set lr", "key=value", "Fix: type --set lr=VALUE")),
@@ -29,7 +29,10 @@ TYPED: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "range": (("--set", "lr=-1"), ("lr", "Expected: ")),
     "nan": (("--set", "lr=nan"), ("lr",)),
     "choice": (("--set", "schedule=cosin"), ("Expected: cosine or poly or constant. Fix: Did you mean 'cosine'?",)),
-    "method": (("--method", "fixmach"), ("Did you mean 'fixmatch'?",)),
+    "method": (("--method", "fixmach"), ("Expected: supervised, mean_teacher, ", "Did you mean 'fixmatch'?")),
+    "method like no other": (("--method", "zzz"), ("u2pl", "or ./FILE.py:CLASS")),
+    "key of a method, far": (("--method", "fixmatch", "--set", "zz=1"), ("what fixmatch takes: threshold, weight, refine",)),
+    "word of a method": (("--method", "fixmatch", "--set", "refine=cls"), ("confidence or csl", "Did you mean 'csl'?")),
     "program like no other": (("--method", "fixmatch+xyz"), ("'xyz'", "Fix: semiseg methods lists them")),
     "program": (("--method", "fixmatch+in"), ("Fix: Did you mean 'im'?",)),
     "method's file": (("--method", "./gone.py:Mine"), ("gone.py does not exist",)),
@@ -63,7 +66,7 @@ TYPED: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-ALLOWED = ("one member",)  # Expected names all that is allowed, and needs no other way out
+ALLOWED = ("one member", "method like no other")  # Expected names all that is allowed, and needs no other way out
 
 
 @pytest.mark.parametrize("name", TYPED)

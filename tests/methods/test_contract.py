@@ -12,7 +12,7 @@ from semiseg.methods import METHODS, arguments, method_class
 from semiseg.storage import hash_tensors
 
 SUPERVISED_TERM = "sup"
-LOGGED = {"kept", "confident", "easiness", "trusted"}  # shares, no losses; whatever else is logged is a term
+LOGGED = {"kept", "confident", "easiness", "trusted", "covered"}  # shares, no losses; whatever else is logged is a term
 PARTS = {"u2pl": {"contrast"}, "segkc": {"feature"}, "supmix": {"pasted"}, "sufd": {"discriminator"}}  # of other terms
 
 

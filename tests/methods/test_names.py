@@ -17,7 +17,7 @@ def test_unknown_methods_are_refused_with_a_suggestion():
 
 def test_a_method_in_a_file_of_ones_own(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text("from semiseg.methods.base import Method\nclass Mine(Method):\n    views = ()\n")
+    path.write_text("from semiseg.methods.base import Method\nclass Mine(Method):\n    views = ()\n    step = print\n")
     assert method_class(f"{path}:Mine").views == ()
     for text, found in ((f"{path}:Mein", "Did you mean 'Mine'"), (f"{tmp_path}/none.py:A", "does not exist")):
         with pytest.raises(Refusal, match=found):

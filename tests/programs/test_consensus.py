@@ -71,17 +71,19 @@ def test_the_average_is_trusted_everywhere(asked):
         assert torch.equal(label.long(), (want[0] if data.task.multilabel else want).long())
 
 
-def test_shares_per_class_by_counting(asked):
-    """Of the pixels that some member gave to the class: the share that is inconsistent."""
+@pytest.mark.parametrize("reduce", ["union", "channel"])
+def test_shares_per_class_by_counting(asked, reduce):
+    """Of the pixels that some member gave to the class: the share that is inconsistent, by channel for this label alone."""
     session, networks = asked
     data = session.data
-    stored = consensus(session, networks, "c", Rule())
+    stored = consensus(session, networks, "c", Rule(reduce=reduce))
     for k, name in enumerate(data.task.names):
         claimed = disputed = 0
         for i in range(len(data.unlabeled)):
             votes = votes_of(networks, session, i)
             some = ((votes[:, :, k] == 1) if data.task.multilabel else votes == k).any(0)
-            hidden = inconsistency_mask(votes, data.task).inconsistent[:, 0]
+            agree = inconsistency_mask(votes, data.task, reduce=reduce).agree
+            hidden = ~agree[:, k if reduce == "channel" and data.task.multilabel else 0]
             claimed, disputed = claimed + int(some.sum()), disputed + int((some & hidden).sum())
         want = None if not claimed else pytest.approx(disputed / claimed)
         assert stored.per_class[name] == want

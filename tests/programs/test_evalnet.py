@@ -11,7 +11,7 @@ from semiseg.errors import Refusal
 from semiseg.networks.evalnet import EvalNet
 from semiseg.programs import _generations
 from semiseg.programs._judge import Judge, judge_of, overall, quality
-from semiseg.programs.consensus import load
+from semiseg.programs.consensus import Rule, consensus, load
 from semiseg.programs.evalnet import EvalNetProgram, pick, read_quality
 from semiseg.task import Multiclass, Multilabel
 
@@ -102,8 +102,11 @@ def test_kept_images_stay_kept(kind, prepared, tmp_path, monkeypatch):
     first, second = (read_quality(session, g) for g in (1, 2))
     assert (second >= first - 1e-5).all()  # the mask kept so far is a candidate
     for g in (1, 2):
-        planes = load(tmp_path / f"generation-{g}/consensus").planes
-        assert (planes[1] == 1).all() and planes[0].max() < 3
+        stored = load(tmp_path / f"generation-{g}/consensus")
+        assert (stored.planes[1] == 1).all() and stored.planes[0].max() < 3
+        members = [session.load(m) for m in session.members if m.generation == g - 1][:2]
+        plain = consensus(session, members, f"plain-{g}", Rule())
+        assert stored.share == plain.share > 0 and stored.per_class == plain.per_class, "the members' own disagreement"
     assert outcome.model.generation == 2 and not [w for w in session.warnings if "disagree" in w]
     again = EvalNetProgram(members=2, generations=2)
     found = tiny.session(tmp_path, prepared(kind), steps=2, eval_every=2)

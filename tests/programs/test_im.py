@@ -104,7 +104,7 @@ def member(name="m", **val):
 @pytest.mark.parametrize("selectable", [True, False])
 def test_promotion(selectable):
     """Enough val images: pooled mIoU. Few: the mean of the paired differences per image. Equal is not better."""
-    session = SimpleNamespace(selectable=lambda: selectable)
+    session = SimpleNamespace(folded=False, selectable=lambda: selectable)
     old = member(miou=0.5, iou_per_image=0.5)
     for miou, per_image in ((0.6, 0.4), (0.4, 0.6), (0.5, 0.5)):
         promoted, why = judge(session, old, member(miou=miou, iou_per_image=per_image))

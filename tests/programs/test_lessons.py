@@ -21,7 +21,7 @@ from semiseg.programs.im import IM
 from semiseg.programs.im_plus import IMPlus
 from semiseg.programs.train import configure
 from semiseg.task import make_task
-from semiseg.training.loop import make_optimizer
+from semiseg.training.optimizer import make_optimizer
 
 
 def planes_of(data, label, agree=1, labels=1):

@@ -39,7 +39,7 @@ def test_an_empty_image_that_stays_empty_counts():
     nets = {"eager": Above(0.3), "shy": Above(0.7)}
     data = SimpleNamespace(task=Multilabel(["cell"]), units=tiny.plain_units(1, 255.0))
     session = SimpleNamespace(
-        data=data, scored_on=lambda i: val, load=lambda m: nets[m.folder], selectable=lambda: False
+        folded=False, data=data, scored_on=lambda i: val, load=lambda m: nets[m.folder], selectable=lambda: False
     )
     eager, shy = (Member(n, 0, {"val": every_image(session, [Member(n, 0, {})])}) for n in nets)
     assert eager.val["iou_per_image"] == pytest.approx((0 + 0.5) / 2)

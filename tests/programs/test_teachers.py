@@ -34,6 +34,8 @@ def test_the_teacher_labels_every_clean_image(kind, prepared, tmp_path, monkeypa
     for generation in (1, 2):  # the members of the generation before
         planes = load(tmp_path / f"generation-{generation}/consensus").planes
         assert (planes[1] == 1).all()
+        assert session.generations[generation - 1]["inconsistent_share"] is None, "nobody was there to disagree"
+        assert not session.generations[generation - 1]["inconsistent_per_class"]
         network = session.load(session.members[generation - 1])
         for i in range(len(store)):
             start, h, w = int(store.offset[i]), int(store.height[i]), int(store.width[i])

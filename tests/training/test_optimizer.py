@@ -14,7 +14,7 @@ from semiseg.methods.supervised import Supervised
 from semiseg.networks import build
 from semiseg.programs.train import configure
 from semiseg.training.config import Config, differences
-from semiseg.training.loop import make_optimizer
+from semiseg.training.optimizer import make_optimizer
 
 torch.set_num_threads(1)
 

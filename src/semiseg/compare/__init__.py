@@ -78,13 +78,20 @@ def _budget(request: Request) -> dict[str, Any]:
     mine = {k: v for k, v in asdict(request).items() if k not in FREE}
     if (out / "grid.json").exists():
         before = storage.read_json(out / "grid.json")
-        if changed := [f"{k}: {before.get(k)} → {v}" for k, v in mine.items() if before.get(k) != v]:
+        if changed := _changes(before, mine):
             fix = "repeat the old settings, or choose another --out"
             found = f"holds a comparison with another budget: {'; '.join(changed)}"
             raise Refusal(Problem("S08", str(out), found, fix), CHECKPOINT)
     elif out.exists() and (not out.is_dir() or any(p.name != ".lock" for p in out.iterdir())):
         raise Refusal(Problem("S10", str(out), "is not empty and holds no comparison", "choose another --out"), BUSY)
     return mine
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`key: old → new` of everything that differs, options one by one."""
+    old, new = ({**{k: v for k, v in b.items() if k != "options"}, **b.get("options", {})} for b in (before, now))
+    keys = [k for k in dict.fromkeys([*new, *before.get("options", {})]) if old.get(k) != new.get(k)]
+    return [f"{k}: {old.get(k, 'the default')} → {new.get(k, 'the default')}" for k in keys]
 
 
 def _same_data(out: Path, budget: dict[str, Any], grid: Grid) -> None:

@@ -22,6 +22,9 @@ from semiseg import storage
 from semiseg.compare.grid import Cell, Grid
 from semiseg.compare.streams import Streams
 from semiseg.errors import Problem, Refusal
+from semiseg.methods import own
+from semiseg.programs import PROGRAMS
+from semiseg.training.config import split_name
 from semiseg.training.logs import Log
 from semiseg.training.origin import commit
 from semiseg.training.signals import Stopped
@@ -144,15 +147,28 @@ class Runner:
                 for name in [n for n, reading in self.readings.items() if reading.done()]:
                     self._collect(name, self.readings.pop(name))
                 while free and (following := self._next()):
-                    self._start(following, free.pop(0))
+                    if finished(self.out / "cells" / following.name):  # by a process that outlived another comparison
+                        self._ended(following.name, 0)
+                    else:
+                        self._start(following, free.pop(0))
                 bar(self._steps(), self._note())
-                time.sleep(POLL if self.running or self.readings else 0)
+                time.sleep(POLL if any(r.status in ("waiting", "running") for r in self.rows.values()) else 0)
         return list(self.rows.values())
 
     def _next(self) -> Cell | None:
         ended = {n for n, r in self.rows.items() if r.status != "waiting"} - self.running.keys()
         ready = (c for c in self.cells.values() if self.rows[c.name].status == "waiting" and ended.issuperset(c.needs))
-        return next(ready, None)
+        return next((c for c in ready if not self._elsewhere(c)), None)
+
+    def _elsewhere(self, cell: Cell) -> bool:
+        """Does a process of an earlier call, which was killed, still train this cell? Then it is waited for."""
+        busy = storage.held(self.out / "cells" / cell.name)
+        if busy and not self.rows[cell.name].message:
+            self.rows[cell.name].message = "is still trained by a process of an earlier call"
+            self.log.say(f"Note: waiting for {cell.name}: a process of an earlier call still trains it.")
+        elif not busy:
+            self.rows[cell.name].message = ""
+        return busy
 
     def _start(self, cell: Cell, slot: dict[str, str]) -> None:
         row = self.rows[cell.name]
@@ -176,6 +192,10 @@ class Runner:
         """Read what is to be read of a trained cell; what is new in its row."""
         run = self.out / "cells" / cell.name
         self.streams.check(cell, run)
+        method, _ = split_name(str(cell.options.get("method", "supervised")), PROGRAMS)
+        if storage.read_json(run / "run.json").get("code", "") != own.digest(method):
+            fix = "put the old file back, or choose another --out"
+            raise Refusal(Problem("S08", method, "changed since this cell was trained with it", fix))
         score = self.read(cell, run)
         summary = storage.read_json(run / "summary.json")
         seconds, images = spent(summary)

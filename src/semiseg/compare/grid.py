@@ -151,9 +151,17 @@ def _split(request: Request, name: str, seen: dict[str, Checked], problems: list
     index = next(iter(seen.values())).index
     if request.split == "test" and index.test:
         return "test"
-    if not all(c.index.val for c in seen.values()):
-        fix = "add test/images and test/masks, or splits/test.txt"
-        problems.append(Problem("D19", name, "has no test set, and no val set with every number of labels", fix))
+    if without := [labels for labels, c in seen.items() if not c.index.val]:
+        found, fix = (
+            f"has no val set with --labels {', '.join(without)}",
+            "add val/images and val/masks, or more --labels",
+        )
+        if request.split == "test":
+            found, fix = (
+                f"has no test set, and no val set with --labels {', '.join(without)}",
+                "add test/images and test/masks",
+            )
+        problems.append(Problem("D19", str(next(iter(seen.values())).index.root), found, f"{fix}, or lists in splits/"))
     elif request.split == "test":
         notes.append(f"{name} has no test set: val is reported, on which models were chosen as well")
     else:
@@ -162,13 +170,21 @@ def _split(request: Request, name: str, seen: dict[str, Checked], problems: list
 
 
 def _unchosen(name: str, seen: dict[str, Checked], k: int) -> list[str]:
-    """A note where val is too small to choose one of K labels-only models."""
-    few = {labels: len(c.index.val) for labels, c in seen.items() if len(c.index.val) < SELECTABLE}
-    if k < 2 or not few:
-        return []
-    where = f" with --labels {', '.join(few)}" if len(few) < len(seen) else ""
-    held = f"val has {max(few.values())} images{where}, fewer than the {SELECTABLE} that a choice needs"
-    return [f"{name}: {held}, so there is no row '{BASE}, best of {k} on val'"]
+    """Notes where val is too small to choose one of K labels-only models, or is not there at all."""
+    notes: list[str] = []
+    places: dict[int, list[str]] = {}
+    for labels, c in seen.items():
+        places.setdefault(len(c.index.val), []).append(labels)
+    for count, those in sorted(places.items()):
+        where = f" with --labels {', '.join(those)}" if len(seen) > 1 else ""
+        if not count:
+            notes.append(
+                f"{name}: there is no val set{where}, so every generation counts as better than the one before it"
+            )
+        elif count < SELECTABLE and k > 1:
+            held = f"val has {count} images{where}, fewer than the {SELECTABLE} that a choice needs"
+            notes.append(f"{name}: {held}, so there is no row '{BASE}, best of {k} on val'")
+    return notes
 
 
 def _full(

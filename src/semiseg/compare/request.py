@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semiseg.errors import Problem, Refusal, nearest
-from semiseg.methods import arguments, method_class
+from semiseg.methods import METHODS, arguments, method_class
 from semiseg.programs import PROGRAMS, program_class
 from semiseg.programs.evalnet import EvalNetProgram
 from semiseg.programs.im_plus import IMPlusPlus
@@ -71,8 +71,35 @@ def numbers(request: Request) -> list[Problem]:
     for text in request.sets:
         key = text.partition("=")[0].strip()
         if key in OWN:
-            problems.append(Problem("C04", f"--set {text}", "is decided by the grid", "use the option of compare"))
+            option = {"method": "--methods", "seed": "--seeds"}.get(key, f"--{key}")
+            offered = key in ("data", "out", "method", "seed", "steps", "labels")
+            fix = f"use {option}" if offered else f"leave it out; `semiseg train` takes {key}"
+            problems.append(Problem("C04", f"--set {text}", "is decided by the grid", fix))
     return problems
+
+
+def separated(text: str) -> list[str]:
+    """--methods at its commas; what names no method belongs to the word before it: im@networks=unet1x1,unet/resnet18."""
+    found: list[str] = []
+    for part in (p.strip() for p in text.split(",") if p.strip()):
+        known = part.partition("@")[0].partition("+")[0] in {*METHODS, *PROGRAMS} or ".py" in part
+        if found and not known and _takes_words(found[-1]):
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
+
+
+def _takes_words(arm: str) -> bool:
+    """Does an arm end in a setting whose value may be a list of words?"""
+    name, *own = arm.split("@")
+    try:
+        owners = [cls for part, make in zip(split_name(name, PROGRAMS), (method_class, program_class), strict=True)
+                  if part and (cls := make(part))]  # fmt: skip
+    except Refusal:
+        return False
+    key = own[-1].partition("=")[0].strip().rpartition(".")[2] if own else ""
+    return any(isinstance(arguments(cls).get(key), str) for cls in owners)
 
 
 def configured(request: Request, problems: list[Problem], notes: list[str]) -> list[Asked]:

@@ -128,8 +128,8 @@ class Interval:
 
     def __neg__(self) -> Interval:
         """The difference the other way round."""
-        each = tuple(-v for v in self.per_seed)
-        return Interval(-self.value, -self.high, -self.low, self.error, each, -self.values)
+        each = tuple(0.0 - v for v in self.per_seed)  # 0 - 0 is 0, and -0.0 would be printed as a loss
+        return Interval(0.0 - self.value, 0.0 - self.high, 0.0 - self.low, self.error, each, 0.0 - self.values)
 
 
 def between(values: Array, point: float, per_seed: Array | None = None) -> Interval:

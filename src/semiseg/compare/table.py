@@ -119,7 +119,10 @@ def _cell(value: Any) -> Any:
 
 def digits(value: float | None, form: str = ".3f") -> str:
     """A number for people, or a dash."""
-    return "–" if value is None or not math.isfinite(value) else format(value, form).replace("-", "−")
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = format(value, form)
+    return text.replace("-", "−") if float(text.rstrip("%")) else text.replace("-", "")
 
 
 def span(found: Interval | None) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
-import traceback
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from semiseg.errors import USAGE, Problem, Refusal, nearest
+from semiseg.methods import own
 
 if TYPE_CHECKING:
     from semiseg.methods.base import Method
@@ -37,54 +35,16 @@ METHODS = {
 }
 
 
-LOADED: dict[str, str] = {}
-"""Users' own files in this process: resolved path -> path as typed, to name the line when one of them fails later."""
-
-
 def method_class(name: str) -> type[Method]:
     """The class behind a name of METHODS, or behind `./file.py:Class`. Refuses unknown names and broken files."""
     if name in METHODS:
         module, attribute = METHODS[name].split(":")
         return getattr(importlib.import_module(module), attribute)
-    path, _, attribute = name.rpartition(":")
-    if path.endswith(".py"):
-        return _from_file(Path(path), attribute)
-    fix = nearest(name, METHODS) or "semiseg methods lists them"
-    raise Refusal(Problem("C03", "--method", f"is '{name}'", fix), USAGE)
-
-
-def _from_file(path: Path, attribute: str) -> type[Method]:
-    from semiseg.methods.base import Method
-
-    if not path.is_file():
-        raise Refusal(Problem("C03", str(path), "does not exist", "check the path: ./file.py:Class"), USAGE)
-    module = _load(path)
-    cls = getattr(module, attribute, None)
-    classes = [n for n, v in vars(module).items() if inspect.isclass(v) and issubclass(v, Method) and v is not Method]
-    if cls is None:
-        found = f"has no class '{attribute}'. {nearest(attribute, classes)}".strip()
-        raise Refusal(Problem("C03", str(path), found, expected=" or ".join(classes) or "a Method"), USAGE)
-    if not (inspect.isclass(cls) and issubclass(cls, Method)):
-        found = f"defines {attribute}, which is no semiseg.methods.base.Method"
-        raise Refusal(Problem("C03", str(path), found, "inherit from Method and write step()"), USAGE)
-    return cls
-
-
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    LOADED[str(path.resolve())] = str(path)
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise Refusal(Problem("C03", f"{path}:{error.lineno}", f"does not parse: {error.msg}"), USAGE) from error
-    except Exception as error:
-        inside = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == path.resolve()]
-        line = inside[-1].lineno if inside else "?"
-        found = f"fails on import: {type(error).__name__}: {error}"
-        raise Refusal(Problem("C03", f"{path}:{line}", found), USAGE) from error
-    return module
+    path, attribute = own.parted(name)
+    if path:
+        return own.load(Path(path), attribute)
+    known = f"{', '.join(METHODS)}, or ./FILE.py:CLASS"
+    raise Refusal(Problem("C03", "--method", f"is '{name}'", nearest(name, METHODS), known), USAGE)
 
 
 def arguments(cls: type) -> dict[str, object]:

@@ -11,7 +11,7 @@ from semiseg.batch import IGNORE, Clock, Labeled, Target, Unlabeled
 from semiseg.data.mixing import class_regions, cut_boxes, cutmix
 from semiseg.errors import nearest, usage
 from semiseg.methods._patches import hide, patches
-from semiseg.methods._separation import separation
+from semiseg.methods._separation import VERSIONS, separation
 from semiseg.methods._supmix import supmix
 from semiseg.networks.base import batch_stats
 from semiseg.networks.perturb import LEVELS
@@ -25,7 +25,8 @@ CHOICES = {
     "view": ("strong", "masked"),
     "mix": ("none", "cutmix", "classmix", "supmix"),
     "levels": LEVELS,
-    "labels": ("train", "eval"),
+    "believed": ("train", "eval"),
+    "version": VERSIONS,
 }
 
 
@@ -45,18 +46,25 @@ def select(name: str, target: Target, task: Task, threshold: float) -> Target:
 
 
 def mixed(
-    name: str, strong: Tensor, target: Target, labeled: Labeled, task: Task, clock: Clock, stream: str
+    name: str,
+    strong: Tensor,
+    target: Target,
+    labeled: Labeled,
+    task: Task,
+    clock: Clock,
+    stream: str,
+    classes: tuple[int, ...] = (),
 ) -> tuple[Tensor, Target]:
     """A strong view (U,C,H,W) with something pasted into it, and the belief with the same pasted; drawn from `stream`.
 
     cutmix: a box of the next image. classmix: of each image half of its predicted classes, on the next one. supmix:
-    classes of labeled images with their masks, which count in full.
+    classes of labeled images with their masks, which count in full; which ones says `classes` (see `sources`).
     """
     if name == "none":
         return strong, target
     generator = clock.generator(stream)
     if name == "supmix":
-        return supmix(labeled, strong, target, task, generator)
+        return supmix(labeled, strong, target, task, generator, classes)
     if name == "cutmix":
         return cutmix(strong, target, cut_boxes(len(strong), (strong.shape[-2], strong.shape[-1]), generator))
     outside = ~(target.valid if target.multilabel else target.valid.squeeze(1))
@@ -65,7 +73,14 @@ def mixed(
 
 
 def strong_loss(
-    method: Method, view: str, mix: str, labeled: Labeled, unlabeled: Unlabeled, target: Target, clock: Clock
+    method: Method,
+    view: str,
+    mix: str,
+    labeled: Labeled,
+    unlabeled: Unlabeled,
+    target: Target,
+    clock: Clock,
+    classes: tuple[int, ...] = (),
 ) -> Tensor:
     """Mean over the strong views of Σ weight · CE / #pixels inside the image; one pass for all, each with its own boxes.
 
@@ -74,7 +89,7 @@ def strong_loss(
     """
     task, network = method.task, method.student
     whole = unlabeled.strong[: len(unlabeled.strong) - (view == "masked")]
-    pasted = [mixed(mix, v, target, labeled, task, clock, f"box{i}") for i, v in enumerate(whole)]
+    pasted = [mixed(mix, v, target, labeled, task, clock, f"box{i}", classes) for i, v in enumerate(whole)]
     logits = network(torch.cat([image for image, _ in pasted])).chunk(len(pasted))
     terms = [task.consistency(x, belief) for x, (_, belief) in zip(logits, pasted, strict=True)]
     if view == "masked":

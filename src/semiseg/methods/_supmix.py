@@ -49,11 +49,16 @@ def sources(
 
 
 def supmix(
-    labeled: Labeled, strong: Tensor, target: Target, task: Task, generator: torch.Generator
+    labeled: Labeled,
+    strong: Tensor,
+    target: Target,
+    task: Task,
+    generator: torch.Generator,
+    classes: tuple[int, ...] = (),
 ) -> tuple[Tensor, Target]:
     """Labeled pixels and their masks over (U,C,H,W) and its target: label exact, weight full, valid on a region.
 
     A pasted pixel covers what was there, so all its label channels are the labeled image's, none is merged.
     """
-    region, image, belief = sources(labeled, len(strong), task, generator)
+    region, image, belief = sources(labeled, len(strong), task, generator, classes)
     return paste_both(region, strong, target, image, belief)

@@ -86,6 +86,10 @@ class Method(nn.Module):
         """The network that is evaluated and shipped; its forward gives (B,K,H,W) logits."""
         return self.student
 
+    def companions(self) -> dict[str, nn.Module]:
+        """Networks beside the predictor, by their names, whose score is noted at the end of the training."""
+        return {}
+
     def caveat(self) -> str:
         """What the method cannot do on this task, in a sentence that is said before training; "" when there is nothing."""
         return ""

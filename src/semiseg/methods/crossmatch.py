@@ -36,8 +36,9 @@ class CrossMatch(Method):
     s2. dkd: either of these heads on the weak view teaches itself on s2. weak, strong: probabilities that such a head
     loses a channel, at every level; absent, background: whether classes without a kept pixel, and class 0 (of overlapping
     labels "off"), count in the Dice; distill: .5 for ACDC in [1], 1 for LA and in [0], which is not halved; relax: how much
-    lower the threshold starts, rising over the training (.25 for LA); labels: of which mode, train or eval. L_x is the mean
-    of CE and Dice, or the task's other loss.
+    lower the threshold starts, rising over the training (.25 for LA, whose rise is not over when its training is: it ends at
+    .964 of the threshold); believed: labels of which mode, train or eval. L_x is the mean of CE and Dice, or the task's
+    other loss.
     """
 
     views = ("strong", "strong")
@@ -56,14 +57,14 @@ class CrossMatch(Method):
         background: bool = True,
         halved: bool = True,
         relax: float = 0.0,
-        labels: str = "train",
+        believed: str = "train",
         weight: float = 1.0,
         warmup: float = 0.0,
         ramp: float = 0.0,
     ) -> None:
         super().__init__(make, task)
-        check(labels=labels)
-        self.labels, self.background, self.relax = labels, background, relax
+        check(believed=believed)
+        self.believed, self.background, self.relax = believed, background, relax
         self.total = 0.5 if halved else 1.0
         self.narrow = max(cast(Network, self.student).level_channels) <= NARROW and strong > HALF
         self.rates = (weak, HALF if self.narrow else strong)
@@ -76,7 +77,7 @@ class CrossMatch(Method):
         drop = clock.generator("drop")
         known, *heads = self.heads(labeled.image, unlabeled.weak, drop)
         said = heads
-        if self.labels == "eval":
+        if self.believed == "eval":
             with torch.no_grad(), evaluating(self.student):
                 _, *said = self.heads(labeled.image[:0], unlabeled.weak, clock.generator("drop"))
         threshold = self.threshold * (1 - self.relax * (1 - clock.ramp(1.0)))
@@ -125,7 +126,7 @@ class CrossMatch(Method):
 
     def images_per_step(self, labeled: int, unlabeled: int) -> int:
         """The weak and two strong views; the weak one again in eval mode."""
-        return labeled + (4 if self.labels == "eval" else 3) * unlabeled
+        return labeled + (4 if self.believed == "eval" else 3) * unlabeled
 
     def caveat(self) -> str:
         """Narrow networks."""

@@ -33,9 +33,9 @@ class CSL(Method):
     """L = (L_sup + weight · ramp(t) · (L_strong / 4 + L_hidden / 4 + L_feature / 2)) / 2, terms Σ w·CE / #inside.
 
     alpha: width of the soft weights; version: dispersion of the "code" or the "paper"; side: of the hidden cells in px
-    (no fewer than 8 cells a side); cover: share of cells hidden; dropout: of feature channels; labels: of which mode,
-    train or eval. No confidence threshold; no warm-up in [1], but the rule trusts about half of the pixels from the
-    first step on.
+    (no fewer than 8 cells a side); cover: share of cells hidden; dropout: of feature channels; believed: labels of
+    which mode, train or eval. No confidence threshold; no warm-up in [1], but the rule trusts about half of the pixels
+    from the first step on.
     """
 
     views = ("strong", "mild")
@@ -50,14 +50,14 @@ class CSL(Method):
         side: int = 32,
         cover: float = 0.7,
         dropout: float = 0.5,
-        labels: str = "train",
+        believed: str = "train",
         weight: float = 1.0,
         warmup: float = 0.0,
         ramp: float = 0.0,
     ) -> None:
         super().__init__(make, task)
-        check(labels=labels)
-        self.labels = labels
+        check(believed=believed)
+        self.believed = believed
         self.alpha, self.version = alpha, version
         self.side, self.cover, self.dropout = side, cover, dropout
         self.weight, self.warmup, self.ramp = weight, warmup, ramp
@@ -70,7 +70,7 @@ class CSL(Method):
         dropped = channel_dropout(clean[b:], clock.generator("drop"), p=self.dropout)
         known, weak, feature = net.logits(Features.cat([clean, dropped])).split([b, u, u])
 
-        if self.labels == "eval":
+        if self.believed == "eval":
             with torch.no_grad(), evaluating(net):
                 weak = net(unlabeled.weak)
         target = self.believe(unlabeled, weak)
@@ -115,7 +115,7 @@ class CSL(Method):
 
     def images_per_step(self, labeled: int, unlabeled: int) -> int:
         """One weak, one strong, one hidden; the dropped features cost a decoder pass and no image."""
-        return labeled + (4 if self.labels == "eval" else 3) * unlabeled
+        return labeled + (4 if self.believed == "eval" else 3) * unlabeled
 
 
 def trusted(target: Target) -> Tensor:

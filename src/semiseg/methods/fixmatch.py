@@ -14,6 +14,7 @@ from torch import Tensor
 
 from semiseg.batch import Clock, Labeled, Unlabeled
 from semiseg.methods import _choices
+from semiseg.methods._supmix import chosen
 from semiseg.methods.base import Make, Method
 from semiseg.task import Task
 
@@ -22,8 +23,8 @@ class FixMatch(Method):
     """L = (L_sup + weight · ramp(t) · L_strong) / 2, L_strong = Σ [c ≥ threshold] CE / #pixels inside the image.
 
     threshold: confidence max p (per label max(p, 1-p)). refine: confidence, or csl (its weights, no threshold); mix:
-    what is pasted, none, cutmix, classmix or supmix; view: strong, or masked (MaskMatch's view beside the strong one, each
-    half). No warm-up, no ramp in [1].
+    what is pasted, none, cutmix, classmix or supmix (classes: names of what, with commas; "" = half of an image's, drawn);
+    view: strong, or masked (MaskMatch's view beside the strong one, each half). No warm-up, no ramp in [1].
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class FixMatch(Method):
         weight: float = 1.0,
         refine: str = "confidence",
         mix: str = "cutmix",
+        classes: str = "",
         view: str = "strong",
         warmup: float = 0.0,
         ramp: float = 0.0,
@@ -42,6 +44,7 @@ class FixMatch(Method):
         super().__init__(make, task)
         _choices.check(refine=refine, mix=mix, view=view)
         self.views = ("strong", "strong") if view == "masked" else ("strong",)
+        self.classes = chosen(classes, task)
         self.threshold, self.rule, self.mix, self.view = threshold, refine, mix, view
         self.weight, self.warmup, self.ramp = weight, warmup, ramp
 
@@ -53,7 +56,7 @@ class FixMatch(Method):
         target = _choices.select(self.rule, self.believe(unlabeled, clean[b:]), self.task, self.threshold)
         unlabeled, target = self.refine(unlabeled, target, clock)
         sup = self.task.supervised(clean[:b], labeled)
-        unsup = _choices.strong_loss(self, self.view, self.mix, labeled, unlabeled, target, clock)
+        unsup = _choices.strong_loss(self, self.view, self.mix, labeled, unlabeled, target, clock, self.classes)
         return {
             "loss": (sup + self.strength(clock) * unsup) / 2,
             "sup": sup,

@@ -4,7 +4,7 @@
 Our reading of [0], from [1]: what is computed is easiness, γ, not hardness; mixing starts from the weak views.
 Differs from [1]: pixels outside the image count neither in γ nor in the loss; γ is counted in one pass on the device; a
 step whose mixing is not drawn forwards the weak views in its place, so that no value has to be waited for; the teacher's
-decay warms up from the first step (there it equals the student for an epoch).
+decay warms up from the first step unless `alone` is set (there it equals the student for an epoch).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class IMAS(Method):
 
     Each of the two is Σ γ_i [c ≥ threshold] CE / #pixels. γ_i in [0,1] (see `easiness`) also says how much of the strong
     view image i gets; its mean is the probability that the batch is mixed. ignore_background: class 0 (of labels that
-    overlap: off) counts nothing in γ. ema: the teacher's decay. The teacher predicts.
+    overlap: off) counts nothing in γ. ema: the teacher's decay; alone: share of the training in which the teacher is the
+    student ([1]: 1 / epochs). The teacher predicts.
     """
 
     views = ("strong", "weak")
@@ -39,12 +40,13 @@ class IMAS(Method):
         weight: float = 3.0,
         ignore_background: bool = False,
         ema: float = 0.996,
+        alone: float = 0.0,
         warmup: float = 0.0,
         ramp: float = 0.0,
     ) -> None:
         super().__init__(make, task)
         self.teacher = Average(self.student, ema)
-        self.threshold, self.ignore_background = threshold, ignore_background
+        self.threshold, self.ignore_background, self.alone = threshold, ignore_background, alone
         self.weight, self.warmup, self.ramp = weight, warmup, ramp
 
     def step(self, labeled: Labeled, unlabeled: Unlabeled | None, clock: Clock) -> dict[str, Tensor]:
@@ -105,7 +107,7 @@ class IMAS(Method):
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher."""
-        self.teacher.update(self.student, clock.total)
+        self.teacher.update(self.student, clock.total, follow=clock.progress < self.alone)
 
     def predictor(self) -> nn.Module:
         """The teacher."""

@@ -125,6 +125,10 @@ class SegKC(Method):
             total = total + factor * masked_mean(1 - cosine, inside > 0, weight)
         return total
 
+    def companions(self) -> dict[str, nn.Module]:
+        """The senior, which is not kept."""
+        return {"senior": self.senior}
+
     def caveat(self) -> str:
         """A senior should know more than a junior."""
         if parameters_count(self.senior) > parameters_count(self.student):

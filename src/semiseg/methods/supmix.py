@@ -126,7 +126,8 @@ class SupMix(Method):
         mixed, belief = paste_both(region, strong, target, image, truth)
         loss = self.task.loss_map(self.student(mixed), belief.label)
         own, pasted = (belief.replace(weight=belief.weight * where) for where in (~region, region))
-        return {"mixed": self.task.reduce(loss, own), "pasted": self.task.reduce(loss, pasted)}
+        covered = (region & belief.valid).float().mean()
+        return {"mixed": self.task.reduce(loss, own), "pasted": self.task.reduce(loss, pasted), "covered": covered}
 
     def _judged(self, labeled: Labeled, view: Tensor, target: Target) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the labeled images, L_adv and L_D; `view`: the unlabeled images coloured as labeled ones are."""

@@ -54,8 +54,9 @@ class U2PL(Method):
     InfoNCE of anchors against the mean key of their class and remembered keys of what the teacher ruled out. Anchors of
     c: labeled or certain (below the α quantile) pixels of class c with p_c > `sure`. Negative keys of c: unreliable
     pixels with c at ranks low_rank..high_rank-1 of the teacher's classes; labeled ones of another class, c ranked above
-    low_rank. mix: probability of CutMix; stride: of the grid that L_c works on; bank: keys per class. The teacher
-    predicts. A refiner decides what is taught, who is an anchor and what a class's mean is; keys need no trust.
+    low_rank. mix: probability of CutMix; stride: of the grid that L_c works on; bank: keys per class; alone: share of the
+    training in which the teacher is the student ([1]: the first epoch with unlabeled terms, too). The teacher predicts.
+    A refiner decides what is taught, who is an anchor and what a class's mean is; keys need no trust.
     """
 
     views = ("weak",)
@@ -80,6 +81,7 @@ class U2PL(Method):
         bank: int = 2048,
         two_pass: bool = False,
         ema: float = 0.99,
+        alone: float = 0.0,
         warmup: float = 0.0,
         ramp: float = 0.0,
     ) -> None:
@@ -90,7 +92,7 @@ class U2PL(Method):
         self.problem = 2 if task.multilabel else task.channels  # classes that exclude each other
         self.bank = Bank(2 * task.channels if task.multilabel else task.channels, bank, dims)
         self.low_rank, self.high_rank = min(low_rank, self.problem - 1), high_rank
-        self.unreliable, self.mix, self.two_pass = unreliable, mix, two_pass
+        self.unreliable, self.mix, self.two_pass, self.alone = unreliable, mix, two_pass, alone
         self.contrast_weight, self.anchors, self.negatives = contrast, anchors, negatives
         self.temperature, self.sure, self.stride = temperature, sure, stride
         self.weight, self.warmup, self.ramp = weight, warmup, ramp
@@ -226,8 +228,9 @@ class U2PL(Method):
 
     def after_step(self, clock: Clock) -> None:
         """Move the teacher and its representation head."""
-        self.teacher.update(self.student, clock.total)
-        self.teacher.represent.update(self.represent, clock.total)
+        follow = clock.progress < self.alone
+        self.teacher.update(self.student, clock.total, follow=follow)
+        self.teacher.represent.update(self.represent, clock.total, follow=follow)
 
     def predictor(self) -> nn.Module:
         """The teacher's network, without the representation head."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from semiseg.batch import Clock, Labeled, Unlabeled
 from semiseg.methods import _choices
+from semiseg.methods._supmix import chosen
 from semiseg.methods.base import Make, Method
 from semiseg.networks.base import Features, Network
 from semiseg.networks.perturb import channel_dropout
@@ -28,7 +29,8 @@ class UniMatch(Method):
 
     Each unlabeled term is Σ [c ≥ threshold] CE / #pixels inside the image. dropout: probability that a channel is
     dropped; levels: at the level of stride 4 and the deepest ("ends"), "deepest" or "all". refine: confidence, or csl
-    (its weights, no threshold); mix: what is pasted, none, cutmix, classmix or supmix; view: what the second view is,
+    (its weights, no threshold); mix: what is pasted, none, cutmix, classmix or supmix (classes: of which names, with commas;
+    "" = half of an image's, drawn); view: what the second view is,
     strong or masked (and then not pasted into). No warm-up, no ramp in [1].
     """
 
@@ -45,12 +47,14 @@ class UniMatch(Method):
         levels: str = "ends",
         refine: str = "confidence",
         mix: str = "cutmix",
+        classes: str = "",
         view: str = "strong",
         warmup: float = 0.0,
         ramp: float = 0.0,
     ) -> None:
         super().__init__(make, task)
         _choices.check(levels=levels, refine=refine, mix=mix, view=view)
+        self.classes = chosen(classes, task)
         self.threshold, self.rule, self.mix, self.view = threshold, refine, mix, view
         self.dropout, self.levels = dropout, levels
         self.weight, self.warmup, self.ramp = weight, warmup, ramp
@@ -67,7 +71,7 @@ class UniMatch(Method):
         unlabeled, target = self.refine(unlabeled, target, clock)
         parts = {
             "sup": self.task.supervised(known, labeled),
-            "strong": _choices.strong_loss(self, self.view, self.mix, labeled, unlabeled, target, clock),
+            "strong": _choices.strong_loss(self, self.view, self.mix, labeled, unlabeled, target, clock, self.classes),
             "feature": self.task.consistency(feature, target),
         }
         taught = (parts["strong"] + parts["feature"]) / 2

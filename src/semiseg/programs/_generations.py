@@ -44,6 +44,8 @@ class Generations(Program):
     Subclasses say what the committee's opinions become (`rule`) and what students make of it (`refiner`).
     """
 
+    attaches = True
+
     def __init__(
         self,
         *,
@@ -133,6 +135,7 @@ class Generations(Program):
         model, why = session.best(committee), "generation 0 is the best on val"
         ensemble, group, failed = committee, committee, 0
         for generation in range(1, self.generations + 1):
+            said = len(session.warnings)
             stored = self.opinion(session, committee, f"generation-{generation}/consensus")
             session.generations[-1].update(inconsistent_share=stored.share, inconsistent_per_class=stored.per_class)
             self._watch(session, stored.share)
@@ -141,6 +144,9 @@ class Generations(Program):
                 break
             _note(session, stored)
             self._diagnose(session, committee, generation, stored)
+            if self.generations > 1:
+                news = session.warnings[said:]
+                session.warnings[said:] = [f"Generation {generation - 1}: {text[0].lower()}{text[1:]}" for text in news]
             school, planes = self.lessons(session, generation, stored)
             taught = self._train(school, generation, refine=refiner, planes=planes)
             best = session.best(taught)
@@ -248,7 +254,9 @@ class Generations(Program):
         elif (stored.planes[1] == 0).any():  # else nobody is taught by what the members disagree about
             row["quality"] = quality(session, [session.load(m) for m in committee], self.rule(), generation)
 
-    def _watch(self, session: Session, share: float) -> None:
+    def _watch(self, session: Session, share: float | None) -> None:
+        if share is None:
+            return
         said, given = session.warnings, session.data.config.committee and len(session.generations) == 1
         if share > 0.5:
             why = "do all of them mean the same classes?" if given else "its members are hardly trained."
@@ -274,8 +282,10 @@ def mute(session: Session, stored: Stored, generation: int) -> bool:
 
 def _note(session: Session, stored: Stored) -> None:
     """What a consensus cannot teach."""
-    if everywhere := sum(r["inconsistent_share"] == 1 for r in stored.rows):
+    everywhere = sum(r["inconsistent_share"] == 1 for r in stored.rows)
+    if everywhere and (stored.planes[1] == 0).any():  # else something is taught in their place
         said = f"Images that are inconsistent everywhere teach nothing: {everywhere} of {len(stored.rows)}."
         session.warnings.append(said)
-    if absent := [name for name, value in stored.per_class.items() if value is None]:
-        session.warnings.append(f"No member of the committee predicts {', '.join(absent)} in any unlabeled image.")
+    if stored.absent:
+        who = "The teacher predicts no" if stored.share is None else "No member of the committee predicts"
+        session.warnings.append(f"{who} {', '.join(stored.absent)} in any unlabeled image.")

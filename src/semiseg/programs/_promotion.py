@@ -40,5 +40,5 @@ def judge(session: Session, model: Member, candidate: Member) -> tuple[bool, str
     old, new = model.val[name], candidate.val[name]
     if old is None or new is None:
         return True, "val has nothing to score"
-    text = f"{name} on val {old:.4f} → {new:.4f}"
+    text = f"{name} on {'held-out labels' if session.folded else 'val'} {old:.4f} → {new:.4f}"
     return new > old, text

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from semiseg.programs._generations import FIRST, Generations
-from semiseg.programs.consensus import Rule, Stored, consensus_by, opinions
+from semiseg.programs.consensus import Rule, Said, Stored, consensus_by, opinions
 from semiseg.programs.session import Member, Session
 from semiseg.training.evaluate import images
 
@@ -41,11 +38,10 @@ class OneTeacher(Generations):
         """The teacher's labels of all clean unlabeled images; it agrees with itself."""
         data, network = session.data, session.load(teacher)
 
-        def twice(chosen: list[int]) -> tuple[Tensor, None]:
-            votes, _ = opinions([network], data.task, images(data.unlabeled, chosen, data.units))
-            return torch.cat([votes, votes]), None
+        def ask(chosen: list[int]) -> Said:
+            return Said(*opinions([network], data.task, images(data.unlabeled, chosen, data.units)))
 
-        return consensus_by(session, twice, 1, folder, Rule())
+        return consensus_by(session, ask, 1, folder, Rule())
 
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
         if len(committee) > 1:
@@ -53,5 +49,5 @@ class OneTeacher(Generations):
         title = "labels only" if base is committee[0] else session.data.config.method
         session.add_arm(title, committee[0].folder, committee[0].val)
 
-    def _watch(self, session: Session, share: float) -> None:
+    def _watch(self, session: Session, share: float | None) -> None:
         """A teacher does not disagree with itself."""

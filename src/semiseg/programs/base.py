@@ -29,6 +29,7 @@ class Program:
     members = 1
     members_by = "seed"
     networks: tuple[str, ...] = ()
+    attaches = False  # does it refine what the method believes?
 
     def unlike(self, members: int, members_by: str, networks: str) -> None:
         """Take over what sets the members apart. Refuses (exit 2) what no committee can be made of."""
@@ -79,5 +80,7 @@ class Single(Program):
         member = session.train(0, 0, config.name)
         supervised = config.method == "supervised"
         session.add_arm("labels only" if supervised else config.name, member.folder, member.val)
+        for name, val in member.result.get("companions", {}).items():
+            session.add_arm(f"{config.name}, its {name}", "", val)
         session.add_generation(0, [member], True, "the only generation")
         return Outcome(member, [member], "it is the only model", member if supervised else base)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,35 @@ from semiseg.programs.session import Session
 from semiseg.training.evaluate import batches, images
 from semiseg.training.inference import tiled
 
-Ask = Callable[[list[int]], tuple[Tensor, Tensor | None]]
+
+@dataclass(frozen=True)
+class Said:
+    """What somebody says of B images. votes: labels (M,B,…), 255 = no opinion; mean: probabilities (B,K,h,w), if asked for.
+
+    chosen: labels (B,…) that are taught everywhere, whatever the votes say.
+    """
+
+    votes: Tensor
+    mean: Tensor | None = None
+    chosen: Tensor | None = None
+
+
+Ask = Callable[[list[int]], Said]
 
 
 @dataclass
 class Stored:
-    """A finished consensus. planes: (P,L) labels and (P,1|L) agreement, uint8, lying like the store's pixels."""
+    """A finished consensus. planes: (P,L) labels and (P,1|L) agreement, uint8, lying like the store's pixels.
+
+    share, per_class, inconsistent_share of rows: None or empty where one alone was asked, who disagrees with nobody.
+    absent: classes that nobody sees anywhere.
+    """
 
     planes: tuple[Tensor, Tensor]
-    share: float
+    share: float | None
     per_class: dict[str, float | None]
     rows: list[dict[str, Any]]
+    absent: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -53,14 +71,14 @@ def consensus(session: Session, networks: Sequence[nn.Module], folder: str, rule
     """Ask the committee about every unlabeled image (or find the answer stored) in `folder` of the run."""
     data = session.data
 
-    def ask(chosen: list[int]) -> tuple[Tensor, Tensor | None]:
-        return opinions(networks, data.task, images(data.unlabeled, chosen, data.units), rule.vote == "mean")
+    def ask(chosen: list[int]) -> Said:
+        return Said(*opinions(networks, data.task, images(data.unlabeled, chosen, data.units), rule.vote == "mean"))
 
     return consensus_by(session, ask, len(networks), folder, rule)
 
 
 def consensus_by(session: Session, ask: Ask, members: int, folder: str, rule: Rule) -> Stored:
-    """`consensus` of whoever answers `ask(rows of the unlabeled store)` with labels (M,B,…), 255 = no opinion."""
+    """`consensus` of whoever answers `ask(rows of the unlabeled store)`."""
     path, store = session.run / folder, session.data.unlabeled
     if not storage.is_sealed(path):
         with session.log.timed("consensus"), session.log.bar("consensus", len(store)) as bar:
@@ -78,31 +96,41 @@ def _write(session: Session, ask: Ask, members: int, path: Path, rule: Rule, bar
     disputed = torch.zeros(task.channels, dtype=torch.float64)  # of these, inconsistent ones
     with (path / "label.bin").open("wb") as labels, (path / "agree.bin").open("wb") as agrees:
         for chosen in batches(data.unlabeled):
-            votes, mean = ask(chosen)
+            said = ask(chosen)
+            votes = said.votes if len(said.votes) > 1 else said.votes.repeat(2, *[1] * (said.votes.ndim - 1))
             made = agreed(votes, task, rule)
             for k in range(task.channels):
                 some = ((votes[:, :, k] == 1) if task.multilabel else (votes == k)).any(0)
                 claimed[k] += some.sum()
-                disputed[k] += (some & made.inconsistent[:, 0]).sum()
+                disputed[k] += (some & ~made.agree[:, k if made.agree.shape[1] > 1 else 0]).sum()
             label, agree = made
-            if rule.vote != "consensus":
-                label = votes.amin(0) if mean is None else task.label(mean).to(torch.uint8)
+            if said.chosen is not None:
+                label, agree = agreed(torch.stack([said.chosen, said.chosen]), task, Rule())
+            elif rule.vote != "consensus":
+                label = votes.amin(0) if said.mean is None else task.label(said.mean).to(torch.uint8)
                 agree = torch.ones_like(agree)
             shares = made.inconsistent.flatten(1).float().mean(1)
             for row, i in enumerate(chosen):
                 labels.write(_rows(label[row] if task.multilabel else label[row][None]))
                 agrees.write(_rows(agree[row].to(torch.uint8)))
-                rows.append({"image": data.unlabeled.names[i], "inconsistent_share": float(shares[row])})
+                rows.append(
+                    {
+                        "image": data.unlabeled.names[i],
+                        "inconsistent_share": float(shares[row]) if members > 1 else None,
+                    }
+                )
             bar(len(rows))
-    per_class = {n: float(d / c) if c else None for n, c, d in zip(task.names, claimed, disputed, strict=True)}
+    shown = zip(task.names, claimed, disputed, strict=True)
+    per_class = {n: float(d / c) if c else None for n, c, d in shown} if members > 1 else {}
+    absent = [n for n, c in zip(task.names, claimed, strict=True) if not c]
     text = io.StringIO()
     writer = csv.DictWriter(text, ["image", "inconsistent_share"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     storage.write_text(path / "inconsistency.csv", text.getvalue())
-    channels = {"label": task.channels if task.multilabel else 1, "agree": int(made.agree.shape[1])}
-    total = sum(r["inconsistent_share"] for r in rows) / max(1, len(rows))
-    storage.write_json(path / "consensus.json", {**channels, "share": total, "per_class": per_class})
+    channels = {"label": task.channels if task.multilabel else 1, "agree": int(agree.shape[1])}
+    total = sum(r["inconsistent_share"] for r in rows) / max(1, len(rows)) if members > 1 else None
+    storage.write_json(path / "consensus.json", {**channels, "share": total, "per_class": per_class, "absent": absent})
     storage.seal(path, {"members": members})
 
 
@@ -147,10 +175,10 @@ def load(path: Path) -> Stored:
         return torch.from_numpy(flat.reshape(-1, about[name]))
 
     with (path / "inconsistency.csv").open(newline="") as file:
-        rows = [
-            {"image": r["image"], "inconsistent_share": float(r["inconsistent_share"])} for r in csv.DictReader(file)
-        ]
-    return Stored((plane("label"), plane("agree")), about["share"], about["per_class"], rows)
+        rows = [{**r, "inconsistent_share": float(r["inconsistent_share"]) if r["inconsistent_share"] else None}
+                for r in csv.DictReader(file)]  # fmt: skip
+    absent = about.get("absent", [name for name, value in about["per_class"].items() if value is None])
+    return Stored((plane("label"), plane("agree")), about["share"], about["per_class"], rows, absent)
 
 
 def on_device(planes: tuple[Tensor, Tensor], store: Store) -> tuple[Tensor, Tensor]:

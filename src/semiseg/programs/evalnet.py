@@ -22,7 +22,7 @@ from semiseg.programs._generations import Generations
 from semiseg.programs._judge import Judge, judge_of, require_val
 from semiseg.programs._lessons import rows_of
 from semiseg.programs.base import Outcome
-from semiseg.programs.consensus import Rule, Stored, consensus_by, load, opinions
+from semiseg.programs.consensus import Rule, Said, Stored, consensus_by, load, opinions
 from semiseg.programs.session import Member, Session
 from semiseg.training.config import Config
 from semiseg.training.evaluate import images
@@ -65,15 +65,16 @@ class EvalNetProgram(Generations):
         before = self._before(session, folder)
         found: list[float] = []
 
-        def ask(chosen: list[int]) -> tuple[Tensor, None]:
+        def ask(chosen: list[int]) -> Said:
             image = images(session.data.unlabeled, chosen, session.data.units)
-            votes, _ = opinions(networks, judge.task, image)
+            members, _ = opinions(networks, judge.task, image)
+            votes = members
             if before is not None:
                 kept = torch.stack([rows_of(session, before.planes[0], i) for i in chosen]).to(votes.device)
                 votes = torch.cat([votes, (kept if judge.task.multilabel else kept[:, 0]).unsqueeze(0)])
             best, value = pick(judge, image, votes)
             found.extend(value.tolist())
-            return torch.stack([best, best]), None
+            return Said(members, chosen=best)
 
         stored = consensus_by(session, ask, len(networks), folder, Rule())
         write_quality(session, table, found)
@@ -95,8 +96,8 @@ class EvalNetProgram(Generations):
             kept = value >= value.max()
         return Drawing(kept.long())
 
-    def _watch(self, session: Session, share: float) -> None:
-        """One mask is chosen for every image: nothing can be inconsistent."""
+    def _watch(self, session: Session, share: float | None) -> None:
+        """One mask is chosen for every image: disagreement hides nothing."""
 
 
 def pick(judge: Judge, image: Tensor, votes: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,24 +22,26 @@ from semiseg.data.propose import class_map
 from semiseg.data.walk import scan
 from semiseg.errors import CHECKPOINT, DATA, USAGE, Problem, Refusal
 from semiseg.model import Model
-from semiseg.programs.consensus import Rule, Stored, consensus_by
+from semiseg.programs.consensus import Rule, Said, Stored, consensus_by
 from semiseg.programs.exported import Exported
 from semiseg.programs.session import Session
-from semiseg.programs.voices import Drawn, Predicts, Voice, inside, masks_of, same_labels
+from semiseg.programs.voices import Drawn, Predicts, Voice, class_files, home, inside, masks_of, same_labels
 
 
 def open_all(paths: Sequence[str], known: ClassMap | None, beside: Path, members: bool = False) -> list[Voice]:
     """The committee behind what was typed: RUN, RUN/generation-G/member-I, MODEL.onnx or a folder of masks.
 
-    known: the classes that all must speak of; None takes those of the first model, or else finds out from the masks (and
-    `beside`/classes.yaml). members: every run speaks with its whole committee, as one that is given alone always does.
+    known: the classes that all must speak of, of the data in `beside`; None takes those of the first model, or else finds
+    out from the masks (and a class file by `beside`, in its data folder, or by the masks). members: every run speaks with
+    its whole committee, as one that is given alone always does.
     Raises Refusal: C02 fewer than two members or one twice, P03 other classes or label folders (exit 2), D03, D04, D10
     (exit 3), S06 and S07 no finished run (exit 4).
     """
     voices = named(paths, members)
-    classes = known or next((v.classes for v in voices if isinstance(v, Voice)), None)
-    classes = classes or _classes([v for v in voices if isinstance(v, Path)], beside)
-    opened = [v if isinstance(v, Voice) else Drawn(v, classes) for v in voices]
+    first = next((v for v in voices if isinstance(v, Voice)), None)
+    classes = known or (first.classes if first else _classes([v for v in voices if isinstance(v, Path)], beside))
+    whose = str(beside) if known else first.title if first else "all masks together"
+    opened = [v if isinstance(v, Voice) else Drawn(v, classes, whose) for v in voices]
     others = [v for v in opened if (v.classes.kind, v.classes.names) != (classes.kind, classes.names)]
     if others:
         want = _spoken(classes)
@@ -106,7 +108,8 @@ def _open(text: str, members: bool) -> Iterator[Voice | Path]:
 
 def _classes(folders: Sequence[Path], beside: Path) -> ClassMap:
     """What the masks of all folders together say about their coding, as `semiseg check` would find it."""
-    spec, problems = read_spec(beside / FILE)
+    file = next((f for f in class_files(beside, *sorted(folders)) if f.is_file()), home(beside) / FILE)
+    spec, problems = read_spec(file)
     seen: list[Seen] = []
     images = scan(beside)  # masks in subfolders as the images are in no label folders
     found = {folder: masks_of(folder, None, images) for folder in sorted(folders)}
@@ -119,7 +122,7 @@ def _classes(folders: Sequence[Path], beside: Path) -> ClassMap:
                 mask_facts(decode.mask_from_bytes(decode.load(p), p), p, bool(spec and spec.colors)) for p in files
             ]
             seen.append(one)
-    classes, more = class_map(seen, spec, labels, beside / FILE)
+    classes, more = class_map(seen, spec, labels, file)
     if classes is None or problems:
         raise Refusal(problems + more, DATA)
     return classes
@@ -157,7 +160,7 @@ def given_consensus(session: Session, folder: str, rule: Rule) -> Stored:
     store, paths = session.data.unlabeled, _images(session)
     voices: list[Voice] = []
 
-    def ask(chosen: list[int]) -> tuple[Tensor, None]:
+    def ask(chosen: list[int]) -> Said:
         if not voices:
             voices.extend(ready(session, rule))
         votes: list[list[Tensor]] = [[] for _ in voices]
@@ -166,7 +169,7 @@ def given_consensus(session: Session, folder: str, rule: Rule) -> Stored:
             image = decode.read_image(paths[name])
             for said, voice in zip(votes, voices, strict=True):
                 said.append(fit(voice.label(name, paths[name], image), int(store.height[i]), int(store.width[i])))
-        return torch.stack([torch.stack(said) for said in votes]).to(store.pixels.device), None
+        return Said(torch.stack([torch.stack(said) for said in votes]).to(store.pixels.device))
 
     count = len(split(session.data.config.committee))
     return consensus_by(session, ask, count, folder, rule)

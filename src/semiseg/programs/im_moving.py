@@ -30,7 +30,7 @@ MOST = 6
 class IMMoving(Single):
     """members: the belief, and averages of the student with decays .9, .99, .999, … (see `Average` for short trainings)."""
 
-    name = "im_moving"
+    name, attaches = "im_moving", True
 
     def __init__(self, *, members: int = 3) -> None:
         if not 2 <= members <= MOST:

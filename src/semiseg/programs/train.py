@@ -21,7 +21,7 @@ from semiseg.data.check import Checked
 from semiseg.data.folder import find
 from semiseg.data.splits import choose_labels
 from semiseg.errors import BUSY, CHECKPOINT, USAGE, Problem, Refusal, usage
-from semiseg.methods import arguments, method_class
+from semiseg.methods import arguments, method_class, own
 from semiseg.networks import build
 from semiseg.programs import PROGRAMS, outputs, program_class
 from semiseg.programs._generations import Generations
@@ -115,6 +115,7 @@ def train(
             Problem("S08", str(run), f"was started with other settings: {'; '.join(changed)}", fix), CHECKPOINT
         )
     _check(config)
+    _same_code(run, config, record)
     log = Log(run, quiet)
     with storage.lock(run):
         storage.sweep(run)
@@ -180,6 +181,8 @@ def _run(
 ) -> dict[str, Any]:
     program = program_class(config.program)(**config.program_args)
     about = {"format": 1, "version": semiseg.__version__, "command": command, "machine": machine()}
+    if code := own.digest(config.method):
+        about["code"] = code
     about["created"] = record.get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z")
     if not record:
         storage.write_json(run / "run.json", {**about, "config": config.to_json(), "data": {"hash": checked.hash}})
@@ -225,6 +228,16 @@ def existing(run: Path, data: str, resume: str) -> dict[str, Any]:
     return {}
 
 
+def _same_code(run: Path, config: Config, record: Mapping[str, Any]) -> None:
+    """Refuses (exit 4) to go on with another file of the user's own than the one that something was trained with."""
+    before, now = record.get("code", ""), own.digest(config.method)
+    trained = [p for name in ("final", "step-*") for p in run.rglob(name)] if before and before != now else []
+    if trained:
+        found = f"changed since models of {run} were trained with it"
+        fix = "put the old file back, or start another run with another --out"
+        raise Refusal(Problem("S08", config.method, found, fix), CHECKPOINT)
+
+
 def _explicit(saved: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """The saved configuration; what a not yet resolved run had left open (0) may still be chosen.
 
@@ -251,6 +264,8 @@ def _check(config: Config) -> None:
         choose_labels(index, amount(config.labels), lambda item: item.name)
     program = program_class(config.program)(**config.program_args)
     program.fits(config)
+    if program.attaches:
+        own.refines(config.method)
     if config.committee and not isinstance(program, Generations):
         found, fix = f"gives a committee, and {config.name} learns from none", "use --method im, or METHOD+im"
         raise Refusal(Problem("C11", "--committee", found, fix), USAGE)

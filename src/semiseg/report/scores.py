@@ -49,9 +49,17 @@ def _arm(arm: Arm, base: float | None, verdict: Verdict) -> list[str]:
 def _generations(facts: Facts) -> str:
     if len(facts.generations) < 2:
         return ""
+    where = on(facts.summary)
     rows = [_generation(g) for g in facts.generations]
-    head = ["Generation", "Members", "Best mIoU on val", "Inconsistent pixels", "Kept", '<span class="why">Why</span>']
-    text = note("A generation that is worse on val is not kept. Inconsistent: where its committee does not all agree.")
+    head = [
+        "Generation",
+        "Members",
+        f"Best mIoU on {where}",
+        "Inconsistent pixels",
+        "Kept",
+        '<span class="why">Why</span>',
+    ]
+    text = note("A generation that is worse there is not kept. Inconsistent: where its committee does not all agree.")
     return "<h3>Generations</h3>\n" + table(head, rows, "Generations") + text
 
 

@@ -179,7 +179,7 @@ def _caveats(summary: Json, baseline: Arm | None, model: Arm | None, rival: Arm 
         said.append(f"“{rival.name}” scores higher {pair}.{only}")
     if baseline is not None and not supervised(summary):
         seed = seed_text(summary.get("seed"))
-        said.append(f"One seed ({seed}), and val also chose the model: the fair number is the one on test.")
+        said.append(f"One seed ({seed}), and {on(summary)} also chose the model: the fair number is the one on test.")
     return said
 
 

@@ -15,13 +15,14 @@ from semiseg.storage.files import (
     writing,
 )
 from semiseg.storage.folders import is_sealed, newest_checkpoint, save_folder, seal, sweep, verify
-from semiseg.storage.locking import lock
+from semiseg.storage.locking import held, lock
 from semiseg.storage.records import CsvLog, run_state
 from semiseg.storage.tensors import hash_tensors, read_tensors, tensors_from_bytes, tensors_to_bytes
 
 __all__ = [
     "CsvLog",
     "hash_tensors",
+    "held",
     "is_sealed",
     "lock",
     "make_folder",

@@ -61,6 +61,18 @@ def lock(run: Path) -> Iterator[None]:
             _held.discard(file)
 
 
+def held(run: Path) -> bool:
+    """Is somebody writing `run`? It is only looked at: nothing is created and no lock stays."""
+    try:
+        with (run / ".lock").open("r+", encoding="utf-8", errors="replace") as file:
+            _try_lock(file)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _forget() -> None:
     """In a forked child (a loader's worker): it must not keep the lock of a killed parent."""
     for file in _held:

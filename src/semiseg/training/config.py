@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from semiseg.errors import USAGE, Problem, Refusal, nearest
-from semiseg.methods import METHODS
+from semiseg.methods import METHODS, own
 from semiseg.training.ranges import ARGUMENTS, CHOICES, RANGES, outside
 
 FREE = {"out", "workers", "threads", "tensorboard", "device", "data", "reuse", "checkpoint_every", "diagnose"}
@@ -57,6 +57,7 @@ class Config:
     lr_warmup: float = 0.05  # share of the steps over which the learning rate rises
     clip: float = 1.0  # norm of the gradient; 0 = off
     average: float = 0.0  # decay of a moving average of the weights that is evaluated instead of them; 0 = off
+    ema_window: float = 0.02  # of teachers: the longest share of the training their averages look back; 0 = no limit
     precision: str = "32-true"
     seed: int = 0
     committee: str = ""  # runs, members, .onnx files, folders of masks, with commas: a given committee of generation 0
@@ -91,6 +92,8 @@ class Config:
         other = FREE | {"program", "program_args", "baseline", "epochs", "committee"}
         kept = {k: v for k, v in self.to_json().items() if k not in other}
         kept |= {"method": method, "method_args": self.method_args if method == self.method else {}}
+        if code := own.digest(method):
+            kept["code"] = code
         return hashlib.sha256(json.dumps([kept, key, data], sort_keys=True).encode()).hexdigest()
 
 
@@ -110,6 +113,10 @@ def split_name(name: str, programs: Mapping[str, Any]) -> tuple[str, str]:
             fix = nearest(program, programs) or "semiseg methods lists them"
             raise Refusal(Problem("C03", "--method", f"names the program '{program}', which is none", fix), USAGE)
         return method, program
+    if name not in METHODS and not own.parted(name)[0]:
+        known = [*METHODS, *programs]
+        expected = f"{', '.join(known)}, or ./FILE.py:CLASS"
+        raise Refusal(Problem("C03", "--method", f"is '{name}'", nearest(name, known), expected), USAGE)
     return name, ""
 
 
@@ -151,7 +158,9 @@ class Settings:
             found = f"sets {key}, which belongs to the method {owner}, and the method is {self.config.name}"
             return Problem("C04", where, found, f"use --method {owner}, or leave {key} out")
         fix = nearest(key, self.known()) or f"semiseg methods {self.config.program or mine} lists them"
-        return Problem("C04", where, f"sets the unknown key '{key}'", fix)
+        taken = ", ".join(a for name in (mine, self.config.program) for a in self.arguments.get(name, ()))
+        expected = f"a setting, or what {self.config.name} takes: {taken}" if taken else ""
+        return Problem("C04", where, f"sets the unknown key '{key}'", fix, expected)
 
     def _wrong(self, code: str, where: str, key: str, value: Any, expected: str, fix: str = "") -> None:
         fix = fix or f"correct it, or leave {key} out"
@@ -179,12 +188,17 @@ class Settings:
     def _argument(self, owner: str, key: str, value: Any, where: str) -> None:
         default = self.arguments[owner][key]
         try:
-            value = convert(value, type(default)) if default is not None else value
+            value = typed(value, default)
         except ValueError as error:
             return self._wrong("C05", where, key, value, str(error))
         ours = owner in METHODS or owner in self.programs  # in a file of the user's own a name may mean anything
         if expected := outside(key, value, ARGUMENTS if ours else {}):
             return self._wrong("C06", where, key, value, expected)
+        if owner in METHODS and isinstance(default, str):
+            from semiseg.methods._choices import CHOICES  # which brings torch
+
+            if value not in (known := CHOICES.get(key, (value,))):
+                return self._wrong("C06", where, key, value, " or ".join(known), nearest(str(value), known))
         store = self.config.program_args if owner == self.config.program else self.config.method_args
         store[key] = value
 
@@ -239,6 +253,17 @@ def convert(value: Any, kind: Any) -> Any:
             raise ValueError("a whole number" if kind is int else "a number, not NaN or infinite")
         return kind(number)
     return kind(value) if callable(kind) else value
+
+
+def typed(value: Any, default: Any) -> Any:
+    """What was typed as the kind of an argument's default; words between commas for a list or tuple, as a list."""
+    if default is None:
+        return amount(value) if isinstance(value, str) else value
+    if not isinstance(default, list | tuple):
+        return convert(value, type(default))
+    parts = value.strip("()[] ").split(",") if isinstance(value, str) else list(value)
+    kind = type(default[0]) if default else str
+    return [convert(part.strip() if isinstance(part, str) else part, kind) for part in parts if part != ""]
 
 
 def amount(text: str) -> int | float | str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +18,13 @@ from semiseg.batch import Clock, Labeled, Unlabeled, seed_of
 from semiseg.data.sampler import Feed
 from semiseg.ema import Average
 from semiseg.errors import DIVERGED, USAGE, Problem, Refusal
+from semiseg.methods import own
 from semiseg.methods.base import Method
 from semiseg.training import checkpoint
 from semiseg.training.config import Config
 from semiseg.training.distributed import average_norms, fabric_of, key_of
 from semiseg.training.logs import Board, Log
+from semiseg.training.optimizer import make_optimizer, rate
 from semiseg.training.origin import commit
 from semiseg.training.signals import STOP, Stopped
 
@@ -46,24 +47,6 @@ class Job:
     shape: str = ""  # fingerprint of what decides the result; "" when a committee had a hand in it
     reuse: tuple[Path, ...] = ()  # the same member of other runs
     moments: tuple[int, ...] = ()  # steps after which the weights are kept, as snapshot-0, snapshot-1, …
-
-
-def rate(step: int, config: Config) -> float:
-    """The learning rate's factor at a step: linear warm-up, then cosine to 0, poly (power .9) or constant."""
-    warm = int(config.lr_warmup * config.steps)
-    if step < warm:
-        return (step + 1) / warm
-    t = (step - warm) / max(1, config.steps - warm)
-    return {"cosine": 0.5 * (1 + math.cos(math.pi * t)), "poly": (1 - t) ** 0.9, "constant": 1.0}[config.schedule]
-
-
-def make_optimizer(method: Method, config: Config) -> torch.optim.Optimizer:
-    """The optimiser over the method's groups; each group's lr_scale, or else head_lr, multiplies the learning rate."""
-    groups = [{"params": g["params"], "lr_scale": g.get("lr_scale", config.head_lr)} for g in method.groups()]
-    shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "foreach": True}
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, **shared)
-    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer](groups, eps=config.eps, **shared)
 
 
 def fit(job: Job) -> dict[str, Any]:
@@ -206,16 +189,20 @@ class _Run:
         self.step += 1
 
     def losses(self, labeled: Labeled, unlabeled: Unlabeled | None, clock: Clock) -> dict[str, Tensor]:
-        """The method's step; the one mistake that only shows here gets its words."""
+        """The method's step; the mistakes that only show here get their words."""
         try:
-            return self.wrapped.step(labeled, unlabeled, clock)
+            return own.stepped(self.method, self.wrapped.step(labeled, unlabeled, clock))
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
-            found = f"is {self.config.batch} at {self.config.size} px: batch normalisation is left with a single value"
-            raise Refusal(
-                Problem("C06", "--batch", found, "use --batch 2 or more, or a larger --size"), USAGE
-            ) from error
+            config, where, typed = self.config, "--batch", "--batch 2"
+            if config.unlabeled_batch == 1 < config.batch:
+                where, typed = "unlabeled_batch", "--set unlabeled_batch=2"
+            found = (
+                f"is {min(config.batch, config.unlabeled_batch)} at {config.size} px: batch normalisation is left with"
+            )
+            problem = Problem("C06", where, f"{found} a single value", f"use {typed} or more, or a larger --size")
+            raise Refusal(problem, USAGE) from error
 
     def flush(self) -> dict[str, Any]:
         """One log row: means over the window. The only place where training waits for the device."""
@@ -287,13 +274,15 @@ class _Run:
         """Seal the member: the best weights when val can tell, the last otherwise. Checkpoints are then removed."""
         network = self.predictor()
         best = self.best_val is not None and self.job.val_images >= SELECTABLE
+        evaluate = self.job.evaluate
+        beside = {name: evaluate(net) for name, net in self.method.companions().items()} if evaluate else {}
         if best:
             network.load_state_dict(self.best.restore(network))
         images = self.method.images_per_step(self.config.batch, self.job.feed.drawn) * self.config.steps
         result = self.seal(final, {
             "seconds": round(self.seconds, 3), "images_forwarded": images, "chosen": "best" if best else "last",
             "best_step": self.best_step if best else None, "val": self.best_val if best else self.last,
-            "val_last": self.last,
+            "val_last": self.last, "companions": beside,
         })  # fmt: skip
         _drop_checkpoints(self.job.folder)
         self.job.log.event("finished", title=self.job.title, hash=result["hash"])

@@ -10,7 +10,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "unlabeled_batch": (1, 4096), "lr": (1e-8, 10.0), "head_lr": (1e-3, 1e3), "weight_decay": (0, 10),
     "lr_warmup": (0, 1), "clip": (0, 1e6), "average": (0, 0.99999), "seed": (0, 2**63 - 1), "eval_every": (1, 10**8),
     "checkpoint_every": (1, 10**8), "threads": (1, 1024), "workers": (1, 256), "ohem_kept": (0, 1),
-    "eps": (1e-16, 1),
+    "eps": (1e-16, 1), "ema_window": (0, 1),
 }  # fmt: skip
 OFF = {"resize"}
 """Keys whose 0 has a meaning of its own outside their range."""
@@ -23,7 +23,7 @@ CHOICES = {
 SHARE, DECAY, WEIGHT, COUNT = (0, 1), (0, 0.99999), (0, 1e6), (1, 10**6)
 ARGUMENTS: dict[str, tuple[float, float]] = {
     "threshold": SHARE, "relax": SHARE, "mass": SHARE, "sure": SHARE, "unreliable": SHARE,  # probabilities and quantiles
-    "warmup": SHARE, "ramp": SHARE, "share": SHARE,  # of the training
+    "warmup": SHARE, "ramp": SHARE, "share": SHARE, "alone": SHARE,  # of the training
     "dropout": SHARE, "weak": SHARE, "strong": SHARE, "spared": SHARE, "mix": SHARE,  # how often it is drawn
     "cover": SHARE, "hidden": SHARE, "masked": SHARE, "eta": SHARE,
     "ema": DECAY, "spread": DECAY,
