@@ -277,3 +277,13 @@ def test_the_last_checkpoint_beside_the_best(grids):
         assert f"| {column} |" in head
     assert "MCCE" not in head and "remarks" not in head
     assert "Val, last" in grids.html(group)
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [(-0.0, "+.3f", "+0.000"), (-0.0001, "+.3f", "+0.000"), (-0.0, ".3f", "0.000"), (-0.02, "+.3f", "−0.020"),
+     (16000.0, ",.0f", "16,000"), (-0.004, ".0%", "0%"), (0.02, "+.3f", "+0.020"), (None, ".3f", "–")],
+)  # fmt: skip
+def test_numbers_for_people(value, form, text):
+    """A difference of nothing is no loss."""
+    assert table.digits(value, form) == text

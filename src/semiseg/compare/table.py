@@ -122,7 +122,8 @@ def digits(value: float | None, form: str = ".3f") -> str:
     if value is None or not math.isfinite(value):
         return "–"
     text = format(value, form)
-    return text.replace("-", "−") if float(text.rstrip("%")) else text.replace("-", "")
+    nothing = not any(digit in text for digit in "123456789")  # −0.000 would look like a loss
+    return text.replace("-", "−" if not nothing else "+" if "+" in form else "")
 
 
 def span(found: Interval | None) -> str:
