@@ -47,7 +47,7 @@ def check_folder(data: Path, size: int | None, labels: str, out: Path | None, as
         f"{checked.classes.kind}: {', '.join(checked.classes.names)}",
         *said,
     ]
-    asked = ["--labels", labels] if labels not in (None, "all") else []
+    asked = ["--labels", labels] if labels != "all" else []
     following = shlex.join(["semiseg", "train", str(data), "--out", f"runs/{data.resolve().name}", *asked])
     return {**checked.to_json(), "next": following}, lines, following
 
@@ -216,6 +216,7 @@ def describe(name: str | None, as_json: bool) -> tuple[Any, bool, list[str], str
     """All methods and programs with a line each, or one of them with its arguments."""
     from semiseg.errors import nearest
     from semiseg.methods import METHODS, arguments, method_class
+    from semiseg.methods.own import parted
     from semiseg.programs import PROGRAMS, program_class
     from semiseg.training.config import settings
 
@@ -226,7 +227,7 @@ def describe(name: str | None, as_json: bool) -> tuple[Any, bool, list[str], str
         lines += ["programs (METHOD+PROGRAM; a program alone stands on supervised)"]
         lines += [f"  {n:14} {said[n]}" for n in PROGRAMS]
         return said, as_json, lines, "semiseg methods fixmatch"
-    if name not in known and ".py:" not in name:
+    if name not in known and not parted(name)[0]:
         fix = nearest(name, known) or "semiseg methods lists them"
         raise Refusal(Problem("C03", name, "is no method or program", fix), USAGE)
     cls: Any = program_class(name) if name in PROGRAMS else method_class(name)

@@ -17,7 +17,7 @@ from semiseg.training.signals import STOP, Stopped
 
 
 def cell(name, *needs, **changes):
-    options = {"steps": 10, **changes.pop("options", {})}
+    options = {"method": "supervised", "steps": 10, **changes.pop("options", {})}
     return Cell(name, "data", "d", "4", 0, name, options, (), needs, 1, "test", **changes)
 
 

@@ -27,18 +27,24 @@ def test_the_pages_are_current(numbers):
     assert set(METHODS) <= marked
 
 
-def test_a_row_becomes_a_line_and_the_rest_of_the_page_stays(numbers, tmp_path, monkeypatch):
-    (tmp_path / "results").mkdir()
-    (tmp_path / "docs/methods").mkdir(parents=True)
-    monkeypatch.setattr(numbers, "ROOT", tmp_path)
-    page = tmp_path / "docs/methods/csl.md"
-    page.write_text("# csl\n\n<!-- numbers: csl -->\nold\n\n## Cost\n\nmuch\n")
-    with (tmp_path / "results/methods_small.csv").open("w", newline="") as file:
+def _project(root, page, text, rows):
+    """A project of one page and one table."""
+    (root / "results").mkdir()
+    with (root / "results/methods_small.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
-        values = {"data": "isic2018", "labels": "40", "n_seeds": "3", "miou": "0.70051", "seconds": "61.2"}
-        writer.writerow({**values, "arm": "csl", "delta": "0.0123", "low": "-0.01", "high": "0.03"})
-        writer.writerow({**values, "arm": "csl, alpha=2", "miou": "0.9"})
+        writer.writerows(rows)
+    (root / page).parent.mkdir(parents=True)
+    (root / page).write_text(text)
+    return root / page
+
+
+def test_a_row_becomes_a_line_and_the_rest_of_the_page_stays(numbers, tmp_path, monkeypatch):
+    values = {"data": "isic2018", "labels": "40", "n_seeds": "3", "miou": "0.70051", "seconds": "61.2"}
+    row = {**values, "arm": "csl", "delta": "0.0123", "low": "-0.01", "high": "0.03"}
+    text = "# csl\n\n<!-- numbers: csl -->\nold\n\n## Cost\n\nmuch\n"
+    monkeypatch.setattr(numbers, "ROOT", tmp_path)
+    page = _project(tmp_path, "docs/methods/csl.md", text, [row, {**values, "arm": "csl, alpha=2", "miou": "0.9"}])
     text = numbers.pages()[page]
     assert "| isic2018 | 40 | 3 | 0.701 | +0.012 (-0.010 to +0.030) | 61 |" in text
     assert "old" not in text and "0.900" not in text and text.endswith("\n## Cost\n\nmuch\n")
@@ -47,18 +53,11 @@ def test_a_row_becomes_a_line_and_the_rest_of_the_page_stays(numbers, tmp_path, 
 
 
 def test_a_table_has_a_line_for_every_arm_and_a_column_for_every_set(numbers, tmp_path, monkeypatch):
-    (tmp_path / "results").mkdir()
-    (tmp_path / "docs/explanation").mkdir(parents=True)
+    ours = {"data": "isic2018", "labels": "40", "arm": "csl", "miou": "0.7", "delta": "0.1", "low": "0", "high": "0.2"}
+    base = {"data": "camvid", "labels": "all", "arm": "labels only", "miou": "0.3"}
+    text = "# small\n\n<!-- table: methods_small.csv -->\nold\n<!-- end -->\n\nwhy\n"
     monkeypatch.setattr(numbers, "ROOT", tmp_path)
-    page = tmp_path / "docs/explanation/small.md"
-    page.write_text("# small\n\n<!-- table: methods_small.csv -->\nold\n<!-- end -->\n\nwhy\n")
-    with (tmp_path / "results/methods_small.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerow(
-            {"data": "isic2018", "labels": "40", "arm": "csl", "miou": "0.7", "delta": "0.1", "low": "0", "high": "0.2"}
-        )
-        writer.writerow({"data": "camvid", "labels": "all", "arm": "labels only", "miou": "0.3"})
+    page = _project(tmp_path, "docs/explanation/small.md", text, [ours, base])
     text = numbers.pages()[page]
     assert (
         "| arm | isic2018, 40 labels | camvid |\n|---|---|---|\n| csl | 0.700, +0.100 (+0.000 to +0.200) | – |" in text

@@ -12,7 +12,7 @@ def clear(ended: Ended, code: int, *words: str) -> None:
     assert lines, ended.text
     for line in lines:
         assert "Fix: " in line or "Expected: " in line, line
-        assert sum(len(word) + 1 for word in line.split() if len(word) < 100) < 450, line  # a long name is not ours
+        assert sum(len(word) + 1 for word in line.split() if len(word) < 100) < 300, line  # a long name is not ours
     for word in words:
         assert word in ended.err, (word, ended.err)
     assert "Traceback" not in ended.text and "B01" not in ended.text

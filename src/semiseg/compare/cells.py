@@ -192,7 +192,7 @@ class Runner:
         """Read what is to be read of a trained cell; what is new in its row."""
         run = self.out / "cells" / cell.name
         self.streams.check(cell, run)
-        method, _ = split_name(str(cell.options.get("method", "supervised")), PROGRAMS)
+        method, _ = split_name(cell.options["method"], PROGRAMS)
         if storage.read_json(run / "run.json").get("code", "") != own.digest(method):
             fix = "put the old file back, or choose another --out"
             raise Refusal(Problem("S08", method, "changed since this cell was trained with it", fix))

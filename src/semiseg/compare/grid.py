@@ -152,16 +152,11 @@ def _split(request: Request, name: str, seen: dict[str, Checked], problems: list
     if request.split == "test" and index.test:
         return "test"
     if without := [labels for labels, c in seen.items() if not c.index.val]:
-        found, fix = (
-            f"has no val set with --labels {', '.join(without)}",
-            "add val/images and val/masks, or more --labels",
-        )
+        found = f"no val set with --labels {', '.join(without)}"
+        fix = "add val/images and val/masks, or ask for more --labels"
         if request.split == "test":
-            found, fix = (
-                f"has no test set, and no val set with --labels {', '.join(without)}",
-                "add test/images and test/masks",
-            )
-        problems.append(Problem("D19", str(next(iter(seen.values())).index.root), found, f"{fix}, or lists in splits/"))
+            found, fix = f"no test set, and {found}", "add test/images and test/masks"
+        problems.append(Problem("D19", str(index.root), f"has {found}", f"{fix}, or lists in splits/"))
     elif request.split == "test":
         notes.append(f"{name} has no test set: val is reported, on which models were chosen as well")
     else:

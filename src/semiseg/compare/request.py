@@ -82,7 +82,7 @@ def separated(text: str) -> list[str]:
     """--methods at its commas; what names no method belongs to the word before it: im@networks=unet1x1,unet/resnet18."""
     found: list[str] = []
     for part in (p.strip() for p in text.split(",") if p.strip()):
-        known = part.partition("@")[0].partition("+")[0] in {*METHODS, *PROGRAMS} or ".py" in part
+        known = part.partition("@")[0].partition("+")[0] in {*METHODS, *PROGRAMS} or ".py:" in part
         if found and not known and _takes_words(found[-1]):
             found[-1] += f",{part}"
         else:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from semiseg.methods import own
 from semiseg.programs.members import check_ways
 from semiseg.programs.session import Member, Session
 from semiseg.training.config import Config
@@ -43,7 +44,12 @@ class Program:
         return {}
 
     def fits(self, config: Config) -> None:
-        """Refuse (exit 2), before anything is read, what does not go together with the rest of the configuration."""
+        """Refuse (exit 2), before anything is read, what does not go together with the rest of the configuration.
+
+        Here: a method in a file that never calls what a program attaches to it.
+        """
+        if self.attaches:
+            own.refines(config.method)
 
     @property
     def folds(self) -> int:

@@ -45,6 +45,7 @@ class EvalNetProgram(Generations):
 
     def fits(self, config: Config) -> None:
         """Members to learn about."""
+        super().fits(config)
         if config.committee:
             found = "is a committee of others, and evalnet picks among the masks of members that it trains"
             raise Refusal(Problem("C11", "--committee", found, "use --method im, or leave it out"), USAGE)

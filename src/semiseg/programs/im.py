@@ -94,6 +94,7 @@ class IM(Generations):
 
     def fits(self, config: Config) -> None:
         """A route for the method, and an agreement for the members; a given committee has members of its own."""
+        super().fits(config)
         if self.route != "offline" and not method_class(config.method).uses_unlabeled:
             found = f"is '{self.route}', but {config.method} has no belief of its own to refine"
             raise self.wrong("route", found, "use offline, or another method: fixmatch+im")

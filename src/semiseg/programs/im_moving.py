@@ -40,6 +40,7 @@ class IMMoving(Single):
 
     def fits(self, config: Config) -> None:
         """A method with a belief."""
+        super().fits(config)
         if not method_class(config.method).uses_unlabeled:
             found = f"refines what a method believes, and {config.method} believes nothing"
             raise Refusal(Problem("C11", "--method", found, "use fixmatch+im_moving, or im"), USAGE)

@@ -264,8 +264,6 @@ def _check(config: Config) -> None:
         choose_labels(index, amount(config.labels), lambda item: item.name)
     program = program_class(config.program)(**config.program_args)
     program.fits(config)
-    if program.attaches:
-        own.refines(config.method)
     if config.committee and not isinstance(program, Generations):
         found, fix = f"gives a committee, and {config.name} learns from none", "use --method im, or METHOD+im"
         raise Refusal(Problem("C11", "--committee", found, fix), USAGE)

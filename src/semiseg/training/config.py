@@ -57,7 +57,7 @@ class Config:
     lr_warmup: float = 0.05  # share of the steps over which the learning rate rises
     clip: float = 1.0  # norm of the gradient; 0 = off
     average: float = 0.0  # decay of a moving average of the weights that is evaluated instead of them; 0 = off
-    ema_window: float = 0.02  # of teachers: the longest share of the training their averages look back; 0 = no limit
+    ema_window: float = 0.02  # longest share of the training that moving averages look back; 0 = as their decay says
     precision: str = "32-true"
     seed: int = 0
     committee: str = ""  # runs, members, .onnx files, folders of masks, with commas: a given committee of generation 0
@@ -115,7 +115,7 @@ def split_name(name: str, programs: Mapping[str, Any]) -> tuple[str, str]:
         return method, program
     if name not in METHODS and not own.parted(name)[0]:
         known = [*METHODS, *programs]
-        expected = f"{', '.join(known)}, or ./FILE.py:CLASS"
+        expected = f"{', '.join(METHODS)}, a program, or ./FILE.py:CLASS"
         raise Refusal(Problem("C03", "--method", f"is '{name}'", nearest(name, known), expected), USAGE)
     return name, ""
 
@@ -157,9 +157,11 @@ class Settings:
         if owner not in self.arguments and owner in METHODS:
             found = f"sets {key}, which belongs to the method {owner}, and the method is {self.config.name}"
             return Problem("C04", where, found, f"use --method {owner}, or leave {key} out")
-        fix = nearest(key, self.known()) or f"semiseg methods {self.config.program or mine} lists them"
-        taken = ", ".join(a for name in (mine, self.config.program) for a in self.arguments.get(name, ()))
-        expected = f"a setting, or what {self.config.name} takes: {taken}" if taken else ""
+        asked = [owner] if owner and owner in self.arguments else [n for n in self.arguments if n]
+        dotted = [f"{name}.{a}" for name in asked for a in self.arguments[name]]
+        fix = nearest(key, dotted if owner else self.known()) or f"semiseg methods {asked[-1]} lists them"
+        taken = ", ".join(a for name in asked for a in self.arguments[name])
+        expected = taken if owner or not taken else f"a setting, or {taken}"
         return Problem("C04", where, f"sets the unknown key '{key}'", fix, expected)
 
     def _wrong(self, code: str, where: str, key: str, value: Any, expected: str, fix: str = "") -> None:

@@ -100,6 +100,8 @@ class _Run:
         self.modules: dict[str, nn.Module] = {"method": method, "best": self.best}
         if self.average is not None:
             self.modules["average"] = self.average
+        for module in (m for owner in self.modules.values() for m in owner.modules() if isinstance(m, Average)):
+            module.window = self.config.ema_window
         self.step, self.seconds, self.best_step = 0, 0.0, -1
         self.last: dict[str, Any] | None = None  # val metrics after the newest step, and of the best
         self.best_val: dict[str, Any] | None = None

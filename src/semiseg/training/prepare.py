@@ -18,7 +18,6 @@ from semiseg.data.classes import ClassMap
 from semiseg.data.codes import render
 from semiseg.data.index import Item
 from semiseg.data.sampler import Feed
-from semiseg.ema import Average
 from semiseg.errors import USAGE, Problem, Refusal
 from semiseg.methods import method_class, own
 from semiseg.methods.base import Method
@@ -69,11 +68,7 @@ class Prepared:
         """A fresh method with the configured arguments (a named other method keeps its defaults)."""
         mine = name is None or name == self.config.method
         cls = method_class(name or self.config.method)
-        method = own.made(cls(self.make, self.task, **self.config.method_args if mine else {}))
-        for average in method.modules():
-            if isinstance(average, Average):
-                average.window = self.config.ema_window
-        return method
+        return own.made(cls(self.make, self.task, **self.config.method_args if mine else {}))
 
     def with_network(self, name: str) -> Prepared:
         """The same data for another network; a learning rate that was chosen for the configured one is chosen anew."""
