@@ -39,19 +39,8 @@ def command(name: str, data: Path, out: Path, args: argparse.Namespace) -> list[
     seeds = max(args.seeds, SEEDS.get(name, 1))
     words = ["compare", str(data), "--methods", args.arms, "--seeds", str(seeds), *SETS[name], *SHARED]
     words += [str(w) for k, v in SIZES[name].items() for w in (f"--{k}", v)]
-    return [
-        *words,
-        "--steps",
-        args.steps,
-        "--batch",
-        args.batch,
-        "--network",
-        args.network,
-        "--jobs",
-        args.jobs,
-        "--out",
-        str(out),
-    ]
+    same = [w for k in ("steps", "batch", "network", "jobs") for w in (f"--{k}", getattr(args, k))]
+    return [*words, *same, "--out", str(out)]
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -63,7 +52,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--seeds", type=int, default=3, help="of every set, but no fewer than a set has of its own")
     parser.add_argument("--steps", default="500")
-    parser.add_argument("--batch", default="16")
+    parser.add_argument("--batch", default="8")
     parser.add_argument("--network", default="unet1x1")
     parser.add_argument("--jobs", default="1")
     parser.add_argument("--table", default="results/does_it_help.csv")

@@ -105,14 +105,15 @@ def interval(each: Sequence[float]) -> dict[str, Any]:
     return {"seeds": len(each), **shown, "verdict": verdict, "per_seed": " ".join(f"{v:+.4f}" for v in each)}
 
 
-def run(name: str, seed: int, args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    """One start and all its choices; a row for each that is not in `rows` yet."""
-    done = {(r["data"], str(r["seed"]), r["choice"], r["split"], str(r["steps"])) for r in rows}
+def run(name: str, seed: int, args: argparse.Namespace) -> None:
+    """One start and all its choices; a row for each that is not in the table yet."""
+    table = args.results / "label_next.csv"
+    done = {(r["data"], str(r["seed"]), r["choice"], r["split"], str(r["steps"])) for r in read(table)}
     wanted = [*args.choices, *(f"random-{draw}" for draw in range(args.draws))]
     if all((name, str(seed), choice, args.split, str(args.steps)) in done for choice in wanted):
         return
     data = folder(name, args.root, args.runs, labeled=args.start)
-    options = {"batch": 16, **SIZES[name], "steps": args.steps, "seed": seed, "network": args.network}
+    options = {"batch": args.batch, **SIZES[name], "steps": args.steps, "seed": seed, "network": args.network}
     start = args.runs / f"{name}-start-{seed}"
     train(data, start, resume="auto", method="committee", labels=str(args.start), **options)
     first = read_json(start / "run.json")["data"]["splits"]["labeled"]
@@ -123,14 +124,14 @@ def run(name: str, seed: int, args: argparse.Namespace, rows: list[dict[str, Any
         out = args.runs / f"{name}-{choice}-{seed}"
         train(shown, out, resume="auto", method="supervised", **options)
         metrics = evaluate_split(Model(out), shown, args.split)["metrics"]
-        rows.append({
+        row = {
             "data": name, "seed": seed, "choice": choice, "split": args.split, "labels": len(first) + len(names),
             "miou": round(metrics["miou"], 6), "iou_per_image": round(metrics["iou_per_image"], 6), "steps": args.steps,
             "images_forwarded": read_json(out / "summary.json")["images_forwarded"],
             "commit": commit(), "command": "python benchmarks/label_next.py",
-        })  # fmt: skip
-        write(args.results / "label_next.csv", rows)
-        print(name, seed, choice, rows[-1]["miou"], flush=True)
+        }  # fmt: skip
+        write(table, [*read(table), row])  # read again: another call may work on another set
+        print(name, seed, choice, row["miou"], flush=True)
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -142,6 +143,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--start", type=int, default=20, help="labeled images of the start")
     parser.add_argument("--reveal", type=int, default=20, help="images whose masks are revealed")
     parser.add_argument("--network", default="unet1x1")
@@ -155,11 +157,10 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Everything that is missing; the summary is of all rows there are."""
     args = arguments()
-    rows = read(args.results / "label_next.csv")
     for name in args.only:
         for seed in range(args.seeds):
-            run(name, seed, args, rows)
-    if made := summary(rows):
+            run(name, seed, args)
+    if made := summary(read(args.results / "label_next.csv")):
         write(args.results / "label_next_summary.csv", made)
     for r in made:
         shown = f"{r['delta']:+.4f} [{r['low']}, {r['high']}] {r['verdict']} ({r['seeds']} seeds)"
