@@ -1,8 +1,10 @@
 """The runner: order, several at a time, failures that stay alone, and going on where it stopped."""
 
 import csv
+import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -229,6 +231,21 @@ def test_a_signal_lets_the_processes_save_their_state(tmp_path):
         STOP.requested = 0
     assert fake.asked_to_stop == ["a", "b"]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_cache_that_goes_while_steps_are_counted_stops_nothing(tmp_path, monkeypatch):
+    for part in ("cache/labeled", "generation-0/member-0"):
+        (tmp_path / "cells/a" / part).mkdir(parents=True)
+    (tmp_path / "cells/a/generation-0/member-0/metrics.csv").write_text("step,split,loss\n7,train,1.0\n")
+    scandir = os.scandir
+
+    def gone(path):
+        return scandir("nowhere" if Path(path).name == "cache" else path)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    runner = Runner(grid_of(tmp_path, [cell("a")]), Log(quiet=True), lambda cell, run: 0.4, Fake(tmp_path))
+    runner.rows["a"].status = "running"
+    assert runner._steps() == 7
 
 
 def test_what_a_log_says(tmp_path):

@@ -231,7 +231,7 @@ class Runner:
         for name, cell in self.cells.items():
             status = self.rows[name].status
             if status == "running":
-                logs = (self.out / "cells" / name).glob("*/*/metrics.csv")
+                logs = (self.out / "cells" / name).glob("generation-*/*/metrics.csv")  # not in cache/, which goes
                 done += min(cell.steps, sum(last_step(path) for path in logs))
             elif status != "waiting":
                 done += cell.steps
