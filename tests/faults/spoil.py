@@ -121,6 +121,20 @@ def every(name: str, array: np.ndarray) -> Callable[[Path], None]:
     return several(*(put(name.format(k), array) for k in range(6)))
 
 
+def numbered(root: Path) -> None:
+    """Masks as tools for instances write them: k + 2 objects in image k."""
+    for k in range(6):
+        save(root / f"images/img{k}.png", picture(k, (16, 64)))
+        save(root / f"masks/img{k}.png", labels(k, tuple(range(k + 3)), (16, 64)))
+
+
+def stack(root: Path) -> None:
+    """Ten slices in one file."""
+    for k in range(6):
+        (root / f"images/img{k}.png").unlink()
+        tifffile.imwrite(root / f"images/img{k}.tif", np.stack([picture(10 * k + z)[..., 0] for z in range(10)]))
+
+
 def oriented(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -15,8 +15,8 @@ from PIL import Image
 
 # fmt: off
 from spoil import (  # isort: skip
-    GREY16, NAN, NFD, alpha, animated, bomb, copy, cut, drop, every, folders, labels, lists, loop, oriented,
-    picture, put, recolor, save, several, smooth, tif, unnamed_palette, valid, write,
+    GREY16, NAN, NFD, alpha, animated, bomb, copy, cut, drop, every, folders, labels, lists, loop, numbered, oriented,
+    picture, put, recolor, save, several, smooth, stack, tif, unnamed_palette, valid, write,
 )
 # fmt: on
 
@@ -159,6 +159,8 @@ FAULTS = [
     Fault("label folder incomplete", "D36", "my_data/masks/nucleus/img1.png", drop("masks/wall/img1.png"),
           base=folders),
     Fault("classes found", "D37", "my_data", lambda r: None, "note", says="binary: foreground (values 0, 1)"),
+    Fault("numbered objects", "D38", "my_data", numbered, "warning", says="1 to 2 up to 1 to 7"),
+    Fault("a stack", "D39", "my_data", stack, "note", says="10 channels"),
 ]
 # fmt: on
 

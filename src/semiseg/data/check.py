@@ -142,6 +142,7 @@ def check(
         told = [s for s in seen if s.split != "unlabeled"]  # with or without the others' masks, the task is one
         checked.classes, more = class_map(told, spec, index.labels, file)
         checked.problems += more
+        checked.problems += setwide.numbered(index, checked.classes, told) if spec is None else []
     _finish(checked, seen, members, oracle)
     checked.problems += setwide.crops(checked.index, checked.images, size, resize)
     checked.problems.sort(key=lambda p: (LEVELS.index(p.level), p.code))

@@ -47,6 +47,8 @@ CODES = {
     "D35": "an image is too small",
     "D36": "a label folder lacks a mask",
     "D37": "the classes that were found",
+    "D38": "masks seem to number objects instead of naming classes",
+    "D39": "images have many channels",
 }
 """Code -> one line. C01 (usage) is in errors.py."""
 SHOWN = 3

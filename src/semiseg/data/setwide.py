@@ -6,18 +6,27 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from semiseg.data.classes import ClassMap
+from semiseg.data.classes import IGNORE, ClassMap
 from semiseg.data.decode import shown
 from semiseg.data.index import Index, Item
 from semiseg.data.look import Seen
 from semiseg.errors import Problem
 
 Shape = tuple[int, int, int, str]
+OBJECTS, COUNTS = 5, 3
+"""Masks number objects if each holds 1 to n without a gap, n is OBJECTS or more in one and differs in COUNTS of them."""
+COLORS = 4
+"""Channels of a photograph; more may be a stack that was saved as one file."""
 
 
 def kinds(index: Index, images: Mapping[str, Shape], channels: int, dtype: str) -> list[Problem]:
-    """D14: images whose channels or type differ from those of most images; D15: two items of one name."""
+    """D14: images whose channels or type differ from those of most; D15: two items of one name; D39: many channels."""
     problems = []
+    if channels > COLORS:
+        found = (
+            f"has images of {channels} channels; slices of a stack or frames of a film belong into files of their own"
+        )
+        problems.append(Problem("D39", shown(index.root), found, level="note"))
     most = sum((c, t) == (channels, dtype) for _, _, c, t in images.values())
     names = Counter(item.name for _, item in index.items())
     for _, item in index.items():
@@ -82,6 +91,19 @@ def presence(index: Index, classes: ClassMap | None, pixels: Mapping[str, Mappin
         text = f"has no pixel of class {name!r} in its labeled masks{where}: it cannot be learned"
         problems.append(Problem("D27", shown(index.root), text, fix, level="warning"))
     return problems
+
+
+def numbered(index: Index, classes: ClassMap | None, seen: Sequence[Seen]) -> list[Problem]:
+    """D38: ids that count the objects of an image, as tools for instances write them. Not asked with a class file."""
+    if classes is None or classes.kind != "multiclass" or classes.coding != "values":
+        return []
+    ids = [set(facts.values[0]) - {0, IGNORE} for s in seen for facts in s.masks if len(facts.values) == 1]
+    counts = {len(found) for found in ids if found}
+    if any(max(found, default=0) != len(found) for found in ids) or len(counts) < COUNTS or max(counts) < OBJECTS:
+        return []
+    found = f"has masks of 1 to {min(counts)} up to 1 to {max(counts)} without a gap, as if they numbered objects: "
+    fix = "make every object 255 (or the number of its kind), or add a classes.yaml that names the classes"
+    return [Problem("D38", shown(index.root), found + "each number is taken as a class", fix, level="warning")]
 
 
 def working(height: int, width: int, resize: int) -> tuple[int, int]:
