@@ -100,6 +100,13 @@ def test_a_val_set_too_small_to_choose_by_is_said(ask, tmp_path):
     assert not any("best of" in n for n in plan(replace(ask("fixmatch"), data=[small])).notes)
 
 
+def test_an_arm_with_a_training_of_its_own_is_noted(ask):
+    own = ["im@lr=0.01@fill=zero", "im@preset=paper", "im@members=2", "im"]
+    said = [n for n in plan(ask(*own)).notes if "of the method alone" in n]
+    assert [n.partition(":")[0] for n in said] == ["im, lr=0.01, fill=zero", "im, preset=paper"]
+    assert "has its own lr, so" in said[0] and "has its own preset=paper, so" in said[1]
+
+
 def test_an_arm_has_no_budget_of_its_own(ask):
     """Where labels only could not have it, the difference would not be the method's."""
     for own in ("batch=8", "size=24", "resize=32", "network=unet", "batch =4"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,8 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
             notes.append(f"{name}: labels only train a committee in every comparison")
             continue
         title = ", ".join([name, *own])
+        if changed := _training(own):
+            notes.append(f"{title}: has its own {', '.join(changed)}, so its difference is not of the method alone")
         models = made.models + isinstance(made, JUDGED)
         asked.setdefault(", ".join([config.name, *own]), Asked(title, name, (*shared, *own), config, models))
     for text in request.sets:
@@ -147,9 +149,16 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
     return list(asked.values())
 
 
-def _named(sets: Iterable[str]) -> list[str]:
+def _named(sets: Sequence[str]) -> list[str]:
     """The keys of key=value."""
     return [text.partition("=")[0].strip() for text in sets]
+
+
+def _training(own: Sequence[str]) -> list[str]:
+    """What an arm sets of the training, which all the others have in common."""
+    common = {f.name for f in fields(Config)}
+    paper = "preset=paper"  # a program's argument, which sets loss, optimiser, schedule and augmentation
+    return [key for key in _named(own) if key in common] + [paper] * any(text.endswith(paper) for text in own)
 
 
 def _said(problem: Problem, method: str) -> Problem:
