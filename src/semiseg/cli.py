@@ -15,7 +15,6 @@ from semiseg.exits import guarded
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     help="Semi-supervised image segmentation on your own folder: many images, few labels.\n\n"
     "Start with: semiseg check my_images, then: semiseg train my_images",
@@ -33,6 +32,23 @@ def emit(result: dict[str, Any], as_json: bool, lines: list[str], following: str
         print(line)
     if following:
         print(f"\nNext: {following}")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"semiseg {version('semiseg')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 @app.command()
@@ -238,7 +254,7 @@ def _arguments(argv: list[str]) -> list[str]:
 def main() -> None:
     """Run a command; every refusal becomes its lines and its exit code, everything else a bug report (exit 1)."""
     debug = "--debug" in sys.argv
-    argv = [a for a in sys.argv[1:] if a != "--debug"]
+    argv = [a for a in sys.argv[1:] if a != "--debug"] or ["--help"]
     sys.exit(
         guarded(lambda: app(_arguments(argv), prog_name="semiseg", standalone_mode=False), debug, "--json" in argv)
     )
