@@ -18,15 +18,23 @@ ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- methods: python docs/index.py -->", "<!-- /methods -->"
 HEAD = {
     "Methods": "A method has a step. Every one takes inconsistency masks: `METHOD+im`.",
-    "Programs": "A program trains several models around a method: `METHOD+PROGRAM`; alone it stands on `supervised`.",
+    "Programs": "A program trains models around a method: `METHOD+PROGRAM`. Alone it stands on `supervised`;\n"
+    "`im_moving` needs another method, `fixmatch+im_moving`.",
 }
 
 
 def about(entry: str) -> tuple[str, str, str]:
-    """First line of a module's docstring, its paper as a link where there is an address, and its file."""
-    path = Path("src", *entry.partition(":")[0].split(".")).with_suffix(".py")
-    text = ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0], paper(text), path.as_posix()
+    """First line about a method, its paper as a link where there is an address, and its file.
+
+    The line is that of the file's docstring; where a file holds several methods or programs, of the class's own.
+    """
+    module, _, name = entry.partition(":")
+    path = Path("src", *module.split(".")).with_suffix(".py")
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    text = said = ast.get_docstring(tree) or ""
+    if sum(e.startswith(f"{module}:") for e in (*METHODS.values(), *PROGRAMS.values())) > 1:
+        said = next(ast.get_docstring(c) or "" for c in tree.body if isinstance(c, ast.ClassDef) and c.name == name)
+    return said.partition("\n")[0], paper(text), path.as_posix()
 
 
 def paper(text: str) -> str:

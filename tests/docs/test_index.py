@@ -24,6 +24,13 @@ def test_the_tables_are_current(index):
     assert not stale, "run: python docs/index.py"
 
 
+def test_no_two_entries_are_told_alike(index):
+    """Where a file holds two, each has the first line of its own class."""
+    lines = [index.about(entry)[0] for entry in (METHODS | PROGRAMS).values()]
+    assert sorted(set(lines)) == sorted(lines)
+    assert index.about(METHODS["supmix"])[0].startswith("SupMix") and index.about(METHODS["sufd"])[0].startswith("SUFD")
+
+
 def test_every_entry_has_a_page_and_a_paper(index):
     for name, entry in (METHODS | PROGRAMS).items():
         line, paper, path = index.about(entry)

@@ -62,8 +62,9 @@ class Discriminator(nn.Module):
 
 
 class SupMix(Method):
-    """L = L_sup + weight · ramp(t) · (L_mix + discriminator · L_adv) + L_D.
+    """SupMix: classes of labeled images are pasted, with their masks, into unlabeled ones.
 
+    L = L_sup + weight · ramp(t) · (L_mix + discriminator · L_adv) + L_D.
     L_mix = Σ q CE / #pixels inside the image, q = 1 on pasted pixels, elsewhere the share of unlabeled pixels with
     confidence ≥ threshold (one number for the batch). L_adv = BCE(D(F_u), labeled), D frozen; L_D = BCE(D(F_l), labeled)
     + BCE(D(F_u), unlabeled), features detached; F: decoder maps. discriminator: 0 is SupMix alone. classes: names of what
@@ -158,8 +159,9 @@ class SupMix(Method):
 
 
 class SUFD(SupMix):
-    """The discriminator without the mixing: L = L_sup + weight · ramp(t) · (L_strong + discriminator · L_adv) + L_D.
+    """SUFD: a discriminator makes the features of unlabeled images look like those of labeled ones; nothing is mixed.
 
+    L = L_sup + weight · ramp(t) · (L_strong + discriminator · L_adv) + L_D.
     L_strong: the teacher's labels for unmixed strong views, weighted by the share of sure pixels. Arguments of SupMix.
     """
 

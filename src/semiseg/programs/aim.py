@@ -15,7 +15,10 @@ from semiseg.training.config import Config
 
 
 class AIMPlus(IMPlus):
-    """As im_plus; every consensus image comes once as it is beside its noised copy, and labels must be augmented."""
+    """AIM+: IM+ whose labeled images are augmented in every generation, the committee's included.
+
+    Every consensus image comes once as it is beside its noised copy. Labels must be augmented.
+    """
 
     name = "aim_plus"
     clean = True
@@ -34,6 +37,9 @@ class AIMPlus(IMPlus):
 
 
 class AIMPlusPlus(AIMPlus, IMPlusPlus):
-    """As im_plusplus; every consensus image comes once as it is beside its noised copies, and labels must be augmented."""
+    """AIM++: IM++ whose labeled images are augmented in every generation, the committee's included.
+
+    Every consensus image comes once as it is beside its noised copies. Labels must be augmented.
+    """
 
     name = "aim_plusplus"
