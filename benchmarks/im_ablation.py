@@ -11,6 +11,8 @@ fill                  what students see at inconsistent pixels: the image, black
 label                 what they learn there: nothing, or background
 mask                  where nothing is learned: without unanimity, without 2 votes of 3 (agreement=2), or nowhere, and the
                       label is that of the mean probability (ensemble)
+weights               what kept pixels count: balance gives every class its share of the labels back, which the mask thins
+                      out unevenly; doubt=.3 lets inconsistent pixels count .3 with the label of most members; both
 morphology            the mask opened by 3 × 3 pixels: what is thin is learned after all
 gate                  whether images with more doubt than agreed foreground are left out
 committee size        3 members, 2, or 5
@@ -49,6 +51,11 @@ FACTORS: dict[str, dict[str, str]] = {
     "fill": {"im@fill=zero": CENTRE, "im@fill=mean": CENTRE, "im@fill=noise": CENTRE},
     "label": {"im@label=background": CENTRE},
     "mask": {"ensemble": CENTRE, "im@agreement=2": CENTRE},
+    "weights": {
+        "im@balance=yes": CENTRE,
+        "im@doubt=0.3": CENTRE,
+        "im@balance=yes@doubt=0.3": "im@balance=yes",
+    },
     "morphology": {"im@erode=3@dilate=3": CENTRE},
     "gate": {"im@gate=foreground": CENTRE},
     "committee size": {"im@members=2": CENTRE, "im@members=5": CENTRE},

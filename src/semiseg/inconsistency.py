@@ -39,7 +39,7 @@ def inconsistency_mask(
     *,
     agreement: int | None = None,
     reduce: Literal["union", "channel"] = "union",
-    fill: int = IGNORE,
+    fill: int | None = IGNORE,
     erode: int = 0,
     dilate: int = 0,
 ) -> Consensus:
@@ -50,7 +50,8 @@ def inconsistency_mask(
     from the number of dimensions.
     agreement: members that must agree; None is all of them, which is the definition (m-of-M is for ablations; the
     label is then the most frequent one, of equally frequent ones the smallest). reduce: "union" distrusts a pixel when
-    any label channel is disputed (as in the paper), "channel" only that channel. fill: the label of inconsistent pixels.
+    any label channel is disputed (as in the paper), "channel" only that channel. fill: the label of inconsistent pixels;
+    None leaves them the most frequent one.
     erode, dilate: kernel sides of an erosion and then a dilation of the inconsistent area (0 = off; equal sides make an
     opening; [1] functions.py:2857). A disputed pixel that the erosion frees gets the largest label that is agreed upon
     among its eight neighbours ([1] functions.py:3075, where classes grow over agreed pixels too); without such a
@@ -74,14 +75,15 @@ def inconsistency_mask(
     if reduce not in ("union", "channel"):
         raise _usage("reduce", f"is '{reduce}'", "union or channel")
 
-    if agreement is None or agreement == members:
+    needed = members if agreement is None else agreement
+    if needed == members and fill is not None:
         agree = (labels == labels[:1]).all(0)
         label = labels.amin(0)  # the intersection of label channels; equals every member where they agree
     else:
         votes = torch.stack([(labels == labels[i]).sum(0) for i in range(members)])
         most = votes.amax(0)
         label = labels.masked_fill(votes < most, torch.iinfo(labels.dtype).max).amin(0)
-        agree = most >= agreement
+        agree = most >= needed
     agree = agree if multilabel else agree.unsqueeze(1)
     if multilabel and reduce == "union":
         agree = agree.all(1, keepdim=True)
@@ -89,7 +91,7 @@ def inconsistency_mask(
     if erode > 1 and not (multilabel and labels.shape[2] == 1):
         label = _grown(label, before, agree & ~before, multilabel)
     blocked = ~(agree if multilabel else agree.squeeze(1))
-    return Consensus(label.masked_fill(blocked, fill), agree)
+    return Consensus(label if fill is None else label.masked_fill(blocked, fill), agree)
 
 
 def _tensor(labels: Any) -> Tensor:
@@ -162,6 +164,8 @@ class InconsistencyMask:
     consensus is used; in the others the method's own belief is left alone, or with rest="own" loses its weight where
     the committee disagrees. "own" and "veto" multiply weights and
     never raise them; "consensus" replaces the belief, its weight included. Images without planes pass unchanged.
+    doubt: the weight of inconsistent pixels instead of 0; their label is that of the planes, 255 = none. balance: weights
+    of classes in the consensus, (K,), or of overlapping labels off and on, (2,K).
     """
 
     def __init__(
@@ -173,14 +177,17 @@ class InconsistencyMask:
         rest: str = "none",
         background: bool = False,
         extra: int = 0,
+        doubt: float = 0.0,
+        balance: Tensor | None = None,
     ) -> None:
         for key, value, options in (("label", label, LABELS), ("fill", fill, FILLS), ("rest", rest, ("none", "own"))):
             if value not in options:
                 raise _usage(key, f"is '{value}'", " or ".join(options))
-        if not 0 <= share <= 1:
-            raise _usage("share", f"is '{share}'", "0 to 1")
+        for key, number in (("share", share), ("doubt", doubt)):
+            if not 0 <= number <= 1:
+                raise _usage(key, f"is '{number}'", "0 to 1")
         self.label, self.fill, self.share, self.rest, self.background = label, fill, share, rest, background
-        self.extra = extra
+        self.extra, self.doubt, self.balance = extra, doubt, balance
 
     def __call__(self, unlabeled: Unlabeled, target: Target | None, clock: Clock) -> tuple[Unlabeled, Target]:
         """Refine one step's belief; `target` None means that the method has none of its own (supervised)."""
@@ -193,11 +200,12 @@ class InconsistencyMask:
         if target is not None and label == "none":
             return unlabeled, target
         agree = planes.agree
+        trust = agree + self.doubt * ~agree
         if target is None or label == "consensus":
-            known = torch.ones_like(agree) if self.background else agree
-            target = self._consensus(planes, known, unlabeled.valid, target)
+            trust = torch.ones_like(trust) if self.background else trust
+            target = self._consensus(planes, trust, unlabeled.valid, target)
         else:
-            weight = target.weight * agree
+            weight = target.weight * trust
             if label == "veto":
                 same = planes.label == target.label
                 weight = weight * (same if target.multilabel else same.unsqueeze(1))
@@ -210,19 +218,30 @@ class InconsistencyMask:
     def _drawn(self, clock: Clock) -> bool:
         return self.share >= 1 or float(torch.rand((), generator=clock.generator("share"))) < self.share
 
-    def _consensus(self, planes: Planes, known: Tensor, valid: Tensor, own: Target | None) -> Target:
+    def _consensus(self, planes: Planes, trust: Tensor, valid: Tensor, own: Target | None) -> Target:
         """The committee's belief in place of the method's; a method's own selection does not veto it.
 
         Whoever has no belief of his own is told labels alone: their probabilities are (U,0,H,W).
         """
         label = planes.label.masked_fill(planes.label == IGNORE, self.extra)
+        if self.doubt:
+            trust = trust * (planes.label != IGNORE if label.ndim == 4 else (planes.label != IGNORE).unsqueeze(1))
+        if self.balance is not None:
+            weight = self.balance.to(trust)
+            trust = trust * (weight[label][:, None] if label.ndim == 3 else _per_label(weight, label))
         if own is None:
-            prob = known.new_zeros((len(known), 0, *known.shape[2:]), dtype=torch.float32)
+            prob = trust.new_zeros((len(trust), 0, *trust.shape[2:]))
         elif label.ndim == 4:
             prob = label.float()
         else:
             prob = F.one_hot(label, own.prob.shape[1]).permute(0, 3, 1, 2).float()
-        return Target(prob, label, known.float(), valid)
+        return Target(prob, label, trust, valid)
+
+
+def _per_label(weight: Tensor, label: Tensor) -> Tensor:
+    """(U,K,H,W): weight (2,K) of each label channel, where it is off and where it is on."""
+    off, on = weight[:, :, None, None]
+    return torch.where(label == 1, on, off)
 
 
 def _usage(where: str, found: str, expected: str) -> Refusal:

@@ -34,7 +34,7 @@ def test_defaults():
 
 def test_the_refiner_follows_the_route(prepared, tmp_path):
     default = {"label": "consensus", "fill": "none", "share": 1.0, "rest": "none", "background": False,
-               "extra": 0}  # fmt: skip
+               "extra": 0, "doubt": 0.0, "balance": None}  # fmt: skip
     assert refiner(prepared, tmp_path) == default
     assert refiner(prepared, tmp_path, "fixmatch") == {**default, "share": 0.5}
     assert refiner(prepared, tmp_path, "fixmatch", share=0.3) == {**default, "share": 0.3}

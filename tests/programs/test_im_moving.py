@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 
 import pytest
 import torch
@@ -77,6 +78,21 @@ def test_a_whole_run_counts_what_it_asks(folders, tmp_path):
         assert summary["arms"][-1]["name"] == "fixmatch+im_moving"
     a, b = (read_tensors(tmp_path / n / "generation-0/member-0/final/weights.safetensors") for n in "35")
     assert a.keys() == b.keys()  # the committee is not shipped
+
+
+def test_a_model_of_the_plain_method_is_another_one(folders, tmp_path):
+    """Neither is taken over for the other; what labels alone give is the same for both."""
+    plain, ours = (semiseg.train(folders["binary"], tmp_path / name, method=name, **SMALL,
+                                 sets=["threshold=0", f"reuse={tmp_path / other}"])
+                   for name, other in (("fixmatch", "nothing"), ("fixmatch+im_moving", "fixmatch")))  # fmt: skip
+    again = semiseg.train(folders["binary"], tmp_path / "again", method="fixmatch", **SMALL,
+                          sets=["threshold=0", f"reuse={tmp_path / 'fixmatch+im_moving'}"])  # fmt: skip
+    first, second, third = (s["generations"][0]["members"][0]["hash"] for s in (plain, ours, again))
+    assert first == third != second
+    taken = [
+        json.loads(line)["event"] for line in (tmp_path / "fixmatch+im_moving/events.jsonl").read_text().splitlines()
+    ]
+    assert taken.count("taken over") == 1  # the labels-only baseline
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if method_class(n).uses_unlabeled])

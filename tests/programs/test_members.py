@@ -13,6 +13,7 @@ from semiseg.errors import Refusal
 from semiseg.programs.committee import Committee
 from semiseg.programs.im import IM
 from semiseg.programs.members import Share, shares
+from semiseg.training.prepare import Prepared
 
 SMALL = {"size": 16, "steps": 4, "batch": 2, "network": "unet1x1:0.25", "device": "cpu", "threads": 1,
          "workers": 1, "unlabeled_batch": 2, "checkpoint_every": 2, "quiet": True}  # fmt: skip
@@ -202,3 +203,20 @@ def test_committees_of_every_kind_train_without_unlabeled_images(prepared, tmp_p
         assert names == (
             ["labels only"] if way == "folds" else ["labels only", "labels only, average of 3 at prediction"]
         )
+
+
+@pytest.mark.parametrize("way", ["bootstrap", "folds"])
+def test_who_forms_no_committee_learns_from_all_labels(prepared, tmp_path, monkeypatch, way):
+    """The students of the last generation and labels only; members of a committee have a part each."""
+    monkeypatch.setattr("semiseg.programs.session.SELECTABLE", 1)  # val is large enough: no fold is needed as one
+    session, seen, feed = tiny.session(tmp_path, prepared("binary"), steps=2, eval_every=2), [], Prepared.feed
+
+    def noted(self, *args, rows=None, **options):
+        seen.append(None if rows is None else len(set(rows)))
+        return feed(self, *args, rows=rows, **options)
+
+    monkeypatch.setattr(Prepared, "feed", noted)
+    IM(members=2, members_by=way, generations=2, patience=2).run(session)
+    whole = len(session.data.labeled)
+    assert len(seen) == 6 and [n is None for n in seen] == [True, False, False, False, False, True]
+    assert all(n < whole for n in seen[1:5])

@@ -98,8 +98,8 @@ class Generations(Program):
         """How opinions become planes."""
         return Rule()
 
-    def refiner(self, session: Session) -> Refiner:
-        """How planes enter a student's step: as its target, in `share` of the steps."""
+    def refiner(self, session: Session, planes: tuple[Tensor, Tensor] | None = None) -> Refiner:
+        """How planes, None before there are any, enter a student's step: as its target, in `share` of the steps."""
         supervised = not session.data.method().uses_unlabeled
         return InconsistencyMask(label="consensus", share=self.share or (1.0 if supervised else 0.5))
 
@@ -130,7 +130,7 @@ class Generations(Program):
             fix = "put images without masks into unlabeled/, or train with --method supervised"
             raise Refusal(Problem("D32", data.config.data, "has no unlabeled images", fix), DATA)
         session.warnings += self.deviations(session)
-        refiner = self.refiner(session)
+        self.refiner(session)  # what cannot be is refused before anything is trained
         committee, base = self._first(session)
         model, why = session.best(committee), "generation 0 is the best on val"
         ensemble, group, failed = committee, committee, 0
@@ -148,7 +148,7 @@ class Generations(Program):
                 news = session.warnings[said:]
                 session.warnings[said:] = [f"Generation {generation - 1}: {text[0].lower()}{text[1:]}" for text in news]
             school, planes = self.lessons(session, generation, stored)
-            taught = self._train(school, generation, refine=refiner, planes=planes)
+            taught = self._train(school, generation, refine=self.refiner(session, planes), planes=planes)
             best = session.best(taught)
             scored = self._scored(session, taught, best)
             pair = (self._compared(session, group, model), self._compared(session, taught, best))
@@ -190,7 +190,7 @@ class Generations(Program):
         base = baseline(session)
         if config.committee:
             if base is None:
-                base = session.train(0, 0, "labels only", method="supervised", folder="baseline")
+                base = session.train(0, 0, "labels only", method="supervised", folder="baseline", whole=True)
                 session.add_arm("labels only", base.folder, base.val)
             session.add_generation(0, [base], True, f"trained on the labels; the committee is {config.committee}")
             return [base], base
@@ -201,12 +201,13 @@ class Generations(Program):
         return committee, base
 
     def _train(self, session: Session, generation: int, **teaching: Any) -> list[Member]:
-        """The models of a generation; the last one is no committee and has `students` of them."""
+        """The models of a generation; the last one is no committee: it has `students` of them, who learn from all labels."""
         last = generation == self.generations
         if self.members_by == "snapshots" and not last:
             return session.snapshots(generation, self.members, self._title(generation, 0, 1), **teaching)
         count = self.students if last else self.members
-        return [session.train(generation, i, self._title(generation, i, count), **teaching) for i in range(count)]
+        titles = [self._title(generation, i, count) for i in range(count)]
+        return [session.train(generation, i, title, whole=last, **teaching) for i, title in enumerate(titles)]
 
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
         method = session.data.config.method

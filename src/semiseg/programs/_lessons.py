@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -18,6 +19,8 @@ STRENGTHS = 5
 """Generations over which the noise grows, as in the paper."""
 BLUR = (0.0, 1 / 2, 1 / 2, 2 / 3, 3 / 4)
 """Probability of a blur: the paper draws one of max_blur + 1 kernels, the first of which is none."""
+HEAVIEST = 10.0
+"""The most that `balance` makes a pixel count."""
 
 
 @dataclass
@@ -88,6 +91,18 @@ def noise(generation: int) -> Photometry:
     g = min(generation, STRENGTHS)
     return Photometry(jitter=0.5, contrast=0.1 * g, brightness=5 * g / 255, blur=BLUR[g - 1],
                       noise=2 * 5 * g / (255 * 3**0.5))  # fmt: skip
+
+
+def balance(kept: Mapping[str, float | None], labeled: Mapping[str, float | None], multilabel: bool) -> Tensor:
+    """Weights (K,) that give each class of the kept pixels its share of the labeled ones; of labels (2,K), off and on.
+
+    p(y) / q(y), p of the labels and q of what is kept: what a mask leaves is not drawn as the pixels are, and hard classes
+    lose most of theirs (importance weights for label shift, Saerens et al. 2002). At most HEAVIEST; 1 where there is no q.
+    """
+    q, p = (torch.tensor([s[n] if s[n] is not None else -1.0 for n in kept]) for s in (kept, labeled))
+    q, p = (torch.stack([1 - v, v]) if multilabel else v for v in (q, p))
+    known = (q > 0) & (p >= 0) & (p <= 1)
+    return torch.where(known, (p / q).clamp(max=HEAVIEST), torch.ones_like(q))
 
 
 def rows_of(session: Session, plane: Tensor, i: int) -> Tensor:

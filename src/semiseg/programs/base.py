@@ -67,11 +67,11 @@ class Program:
 
 
 def baseline(session: Session) -> Member | None:
-    """The plain supervised model with the same augmentation, network and steps, when the method is another one."""
+    """The plain supervised model with the same augmentation, network and steps, when no member is that already."""
     config = session.data.config
-    if config.method == "supervised" or not config.baseline:
+    if not config.baseline or (config.method == "supervised" and not session.parted):
         return None
-    member = session.train(0, 0, "labels only", method="supervised", folder="baseline")
+    member = session.train(0, 0, "labels only", method="supervised", folder="baseline", whole=True)
     session.add_arm("labels only", member.folder, member.val)
     return member
 

@@ -58,6 +58,7 @@ class Rule:
 
     vote: "consensus" trusts what all (or `agreement` of them) say, and where they say it. Two trust every pixel: "mean", the
     label of the average probability, and "intersection", the labels that every member gives (of labels, not of classes).
+    doubtful: inconsistent pixels keep the label that most members give, instead of none.
     """
 
     vote: str = "consensus"
@@ -65,6 +66,7 @@ class Rule:
     reduce: str = "union"
     erode: int = 0
     dilate: int = 0
+    doubtful: bool = False
 
 
 def consensus(session: Session, networks: Sequence[nn.Module], folder: str, rule: Rule) -> Stored:
@@ -137,11 +139,11 @@ def _write(session: Session, ask: Ask, members: int, path: Path, rule: Rule, bar
 def agreed(votes: Tensor, task: Any, rule: Rule) -> Consensus:
     """`inconsistency_mask`; members that agree on 255, on having no opinion, agree on nothing that could be taught."""
     made = inconsistency_mask(votes, task, agreement=rule.agreement, reduce=rule.reduce,  # type: ignore[arg-type]
-                              erode=rule.erode, dilate=rule.dilate)  # fmt: skip
+                              fill=None if rule.doubtful else IGNORE, erode=rule.erode, dilate=rule.dilate)  # fmt: skip
     spoken = made.label != IGNORE if task.multilabel else (made.label != IGNORE).unsqueeze(1)
     agree = made.agree & (spoken if made.agree.shape == spoken.shape else spoken.all(1, keepdim=True))
-    hidden = ~agree if task.multilabel else ~agree.squeeze(1)
-    return Consensus(made.label.masked_fill(hidden, IGNORE), agree)
+    hidden = ~(spoken if rule.doubtful else agree)
+    return Consensus(made.label.masked_fill(hidden if task.multilabel else hidden.squeeze(1), IGNORE), agree)
 
 
 def opinions(

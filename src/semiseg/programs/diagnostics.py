@@ -174,23 +174,26 @@ def write_classes(
     _table(session.run / f"generation-{generation}" / "classes.csv", ["class", *shares], rows)
 
 
-def class_shares(label: Tensor, sure: Tensor | None, task: Task) -> dict[str, float | None]:
+def class_shares(label: Tensor, sure: Tensor | None, task: Task, doubt: float = 0.0) -> dict[str, float | None]:
     """Of the pixels that are sure, the share of each class (of each label); None when none is.
 
     label (P,1) class ids or (P,K) labels, sure (P,1|K), uint8, lying like a store's pixels; sure None: all but 255.
+    doubt: what other pixels with a label count.
     """
-    on = torch.zeros(task.channels, dtype=torch.int64)
-    total = torch.zeros(task.channels, dtype=torch.int64)
+    on = torch.zeros(task.channels, dtype=torch.float64)
+    total = torch.zeros(task.channels, dtype=torch.float64)
     for start in range(0, len(label), CHUNK):
         some = label[start : start + CHUNK]
-        chosen = some != IGNORE if sure is None else sure[start : start + CHUNK].bool().expand_as(some)
-        if task.multilabel:
-            on += ((some == 1) & chosen).sum(0).cpu()
-            total += chosen.sum(0).cpu()
-        else:
-            on += torch.bincount(some[chosen].long(), minlength=256)[: task.channels].cpu()
-            total += chosen.sum().cpu()
-    return {n: _share(int(k), int(t)) for n, k, t in zip(task.names, on, total, strict=True)}
+        known = some != IGNORE
+        chosen = known if sure is None else sure[start : start + CHUNK].bool().expand_as(some)
+        for weight, pixels in ((1.0, chosen), (doubt, known & ~chosen)) if doubt else ((1.0, chosen),):
+            if task.multilabel:
+                on += weight * ((some == 1) & pixels).sum(0).cpu()
+                total += weight * pixels.sum(0).cpu()
+            else:
+                on += weight * torch.bincount(some[pixels].long(), minlength=256)[: task.channels].cpu()
+                total += weight * pixels.sum().cpu()
+    return {n: float(k / t) if t else None for n, k, t in zip(task.names, on, total, strict=True)}
 
 
 def collapse(kept: dict[str, float | None], labeled: dict[str, float | None]) -> list[str]:

@@ -22,10 +22,11 @@ from semiseg.inconsistency import FILLS, Consensus, InconsistencyMask, foregroun
 from semiseg.methods import method_class
 from semiseg.methods.base import Refiner
 from semiseg.programs._generations import Generations
-from semiseg.programs._lessons import rows_of
+from semiseg.programs._lessons import balance, rows_of
 from semiseg.programs._tasks import ExtraClass, Weighted
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import Rule, Stored, on_device
+from semiseg.programs.diagnostics import class_shares
 from semiseg.programs.session import Session
 from semiseg.training.config import Config
 
@@ -49,7 +50,9 @@ class IM(Generations):
     background, or extra, a class of its own (never predicted). gate: foreground leaves out images without more agreed
     foreground than doubt. reduce: union or channel, of overlapping labels. erode, dilate: side of the mask's morphology,
     0 = off. discs: the label whose objects are redrawn as discs. disc_weight: what that label counts in losses against
-    masks and consensus, 0 = the preset's (1; paper 3).
+    masks and consensus, 0 = the preset's (1; paper 3). balance: kept pixels are weighted so that each class has the share
+    of them that it has of the labeled pixels. doubt: what an inconsistent pixel counts, with the label that most members
+    give it; 0 is the definition.
     """
 
     name = "im"
@@ -68,6 +71,8 @@ class IM(Generations):
         dilate: int = 0,
         discs: str = "",
         disc_weight: float = 0.0,
+        balance: bool = False,
+        doubt: float = 0.0,
         **inherited: Any,
     ) -> None:
         given = {"route": route, "reduce": reduce, "fill": fill, "label": label, "gate": gate}
@@ -87,10 +92,24 @@ class IM(Generations):
                 "disc_weight", f"is {disc_weight} with discs='{discs}'", expected="above 0, with discs=LABEL"
             )
         super().__init__(members=members, **inherited)
+        self.balance, self.doubt = balance, doubt
         self.route, self.agreement = route, agreement
         self.reduce, self.erode, self.dilate = reduce, erode, dilate
         self.discs, self.disc_weight = discs, disc_weight or (3.0 if self.preset == "paper" else 1.0)
         self.fill, self.label, self.gate = (given[k] or v for k, v in PRESET[self.preset].items())
+        self._weights_fit()
+
+    def _weights_fit(self) -> None:
+        if not 0 <= self.doubt < 1:
+            raise self.wrong("doubt", f"is {self.doubt}", expected="at least 0 and below 1; 1 is --method ensemble")
+        taught, online = {f"label={self.label}": self.label != "ignore"}, {"route=online": self.route == "online"}
+        self._alone("doubt", self.doubt > 0, taught | {f"discs={self.discs}": bool(self.discs)})
+        self._alone("balance", self.balance, taught | online)
+
+    def _alone(self, key: str, given: bool, others: dict[str, bool]) -> None:
+        """Refuse two arguments that say different things of the same pixels."""
+        if clash := [name for name, on in others.items() if on and given]:
+            raise self.wrong(key, f"does not go together with {clash[0]}", "leave one of the two out")
 
     def fits(self, config: Config) -> None:
         """A route for the method, and an agreement for the members; a given committee has members of its own."""
@@ -98,13 +117,20 @@ class IM(Generations):
         if self.route != "offline" and not method_class(config.method).uses_unlabeled:
             found = f"is '{self.route}', but {config.method} has no belief of its own to refine"
             raise self.wrong("route", found, "use offline, or another method: fixmatch+im")
-        if self.agreement > self.members and not config.committee:
+        own = not config.committee or self.generations > 1  # later committees are of our own students
+        if self.agreement > self.members and own:
             raise self.wrong("agreement", f"is {self.agreement}", expected=f"0, or 2 to {self.members}")
 
     def rule(self) -> Rule:
         """Unanimity unless an ablation says otherwise. Discs are redrawn from what is agreed label by label."""
         reduce = "channel" if self.discs else self.reduce
-        return Rule(agreement=self.agreement or None, reduce=reduce, erode=self.erode, dilate=self.dilate)
+        return Rule(
+            agreement=self.agreement or None,
+            reduce=reduce,
+            erode=self.erode,
+            dilate=self.dilate,
+            doubtful=self.doubt > 0,
+        )
 
     def taught(self, session: Session) -> str:
         """What students learn at inconsistent pixels: ignore, background or extra."""
@@ -112,7 +138,7 @@ class IM(Generations):
             return self.label
         return "background" if session.data.task.multilabel or session.data.method().uses_unlabeled else "extra"
 
-    def refiner(self, session: Session) -> Refiner:
+    def refiner(self, session: Session, planes: tuple[Tensor, Tensor] | None = None) -> Refiner:
         """The route."""
         supervised = not session.data.method().uses_unlabeled
         label = self.taught(session)
@@ -120,12 +146,24 @@ class IM(Generations):
             found = "is extra, a class beside others, which only supervised students of one class per pixel can learn"
             raise self.wrong("label", found, "use background or ignore")
         if self.route == "online":
-            return InconsistencyMask(label="own", fill=self.fill)
+            return InconsistencyMask(label="own", fill=self.fill, doubt=self.doubt)
         return InconsistencyMask(
             label="consensus", fill=self.fill, share=self.share or (1.0 if supervised else 0.5),
             rest="own" if self.route == "both" else "none", background=label != "ignore",
             extra=session.data.task.channels if label == "extra" else 0,
+            doubt=self.doubt, balance=self._balanced(session, planes),
         )  # fmt: skip
+
+    def _balanced(self, session: Session, planes: tuple[Tensor, Tensor] | None) -> Tensor | None:
+        """Weights of the classes in a consensus."""
+        data = session.data
+        if not self.balance or planes is None or data.labeled.labels is None:
+            return None
+        taught, labeled = (
+            class_shares(*planes, data.task, self.doubt),
+            class_shares(data.labeled.labels, None, data.task),
+        )
+        return balance(taught, labeled, data.task.multilabel)
 
     def run(self, session: Session) -> Outcome:
         """As `Generations`, after a look at what the arguments mean for these data."""

@@ -56,6 +56,7 @@ class IMMoving(Single):
 class Watched(Prepared):
     """Prepared data whose methods have a moving committee."""
 
+    attached = True
     members: int = 2
 
     def method(self, name: str | None = None) -> Method:

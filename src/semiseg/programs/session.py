@@ -65,6 +65,12 @@ class Session:
         self.shares = shares(members, way, networks, data.labeled.names, data.checked.digests, data.config.seed,
                              len(data.val) >= SELECTABLE)  # fmt: skip
 
+    @property
+    def parted(self) -> bool:
+        """Does member 0 learn from a part of the labels, so that it is not what labels alone give?"""
+        first = self.share(0)
+        return first.labeled is not None and not first.held
+
     def share(self, index: int) -> Share:
         """What member `index` of any generation is trained with."""
         return self.shares[index % len(self.shares)] if self.shares else Share()
@@ -80,9 +86,14 @@ class Session:
         refine: Refiner | None = None,
         planes: tuple[Tensor, Tensor] | None = None,
         moments: tuple[int, ...] = (),
+        whole: bool = False,
     ) -> Member:
-        """Train one member (or find it finished). Members of one index see the same labeled stream in every generation."""
+        """Train one member (or find it finished). Members of one index see the same labeled stream in every generation.
+
+        whole: it learns from all labels, because it forms no committee; unless it is scored on those it does not learn from.
+        """
         share = self.share(index)
+        share = replace(share, labeled=None) if whole and not share.held else share
         data = self.data.with_network(share.network)
         config = data.config
         name = folder or f"generation-{generation}/member-{index}"
@@ -97,7 +108,8 @@ class Session:
         feed = data.feed((config.seed, index), unlabeled=cls.uses_unlabeled or planes is not None, planes=planes,
                          rows=share.labeled)  # fmt: skip
         key = (config.seed, generation, index)
-        alone = planes is None and not moments  # a taken over member would bring no snapshots
+        attached = planes is not None or (self.data.attached and cls.uses_unlabeled)
+        alone = not attached and not moments  # a taken over member would bring no snapshots
         shape = config.shape((*key, *share.key), method or config.method, data.checked.hash) if alone else ""
         store = self.scored_on(index)
         job = Job(self.run / name, key, title, config, feed, build, partial(self._score, store) if len(store) else None,

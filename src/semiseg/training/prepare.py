@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -29,8 +29,12 @@ from semiseg.training.logs import Log
 
 @dataclass
 class Prepared:
-    """A checked data set on disk as stores, and the task; what every member of a run shares."""
+    """A checked data set on disk as stores, and the task; what every member of a run shares.
 
+    attached: its methods come with a refiner, so a model of theirs is not what the plain method gives.
+    """
+
+    attached: ClassVar[bool] = False
     config: Config
     checked: Checked
     classes: ClassMap

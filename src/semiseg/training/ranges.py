@@ -24,6 +24,7 @@ SHARE, DECAY, WEIGHT, COUNT = (0, 1), (0, 0.99999), (0, 1e6), (1, 10**6)
 ARGUMENTS: dict[str, tuple[float, float]] = {
     "threshold": SHARE, "relax": SHARE, "mass": SHARE, "sure": SHARE, "unreliable": SHARE,  # probabilities and quantiles
     "warmup": SHARE, "ramp": SHARE, "share": SHARE, "alone": SHARE,  # of the training
+    "doubt": SHARE,
     "dropout": SHARE, "weak": SHARE, "strong": SHARE, "spared": SHARE, "mix": SHARE,  # how often it is drawn
     "cover": SHARE, "hidden": SHARE, "masked": SHARE, "eta": SHARE,
     "ema": DECAY, "spread": DECAY,
