@@ -2,11 +2,11 @@
 
 python benchmarks/label_next.py DATA_ROOT [--seeds 3] [--draws 5] [--steps 500] [--split val] [--only isic2018]
 
-From one start (a committee trained on few labels) the masks of 20 more images are revealed: those at the top of a ranking
-(semiseg/programs/ranking.py; `plain` is the order of label_next.csv), or random ones. A fresh supervised model is trained on
-both together, with equal steps and the same seed, and scored. The choice between rankings is made with --split val; --split
-test is for the one that was chosen, --choices names it. label_next_summary.csv: each ranking minus the mean of its seed's
-random draws, mean over seeds with its 95 % interval (Student's t).
+From a start (a committee trained on 20 labels that the seed draws) the masks of 20 more images are revealed: those at the top
+of a ranking (semiseg/programs/ranking.py; `plain` is the order of label_next.csv), or random ones. A fresh supervised model
+is trained on both together, with equal steps and the same seed, and scored. The choice between rankings is made with --split
+val; --split test is for the one that was chosen, --choices names it. label_next_summary.csv: each ranking minus the mean of
+its seed's random draws, mean over seeds with its 95 % interval (Student's t).
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from semiseg.batch import generator_of
 from semiseg.model import Model
 from semiseg.predict import evaluate_split
 from semiseg.programs.ranking import RANKINGS, Facts, drawn, measure
@@ -32,11 +35,16 @@ from shared import SIZES, commit, folder, read, write
 SETS = ("isic2018", "cells")
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t with 1 to 9 degrees of freedom; with more, intervals are a little too long."""
-SUMMARY = ("data", "split", "steps", "labels")
+SUMMARY = ("data", "split", "steps", "start", "labels")
 
 
-def reveal(data: Path, labeled: list[str], out: Path) -> Path:
-    """The same images and masks with another list of labeled ones, and no others to learn from."""
+def lists(data: Path) -> list[str]:
+    """The images one may learn from: those of labeled.txt and unlabeled.txt, all of which have masks here."""
+    return [n for split in ("labeled", "unlabeled") for n in (data / "splits" / f"{split}.txt").read_text().split()]
+
+
+def reveal(data: Path, labeled: list[str], out: Path, unlabeled: Sequence[str] = ()) -> Path:
+    """The same images and masks with other lists."""
     if not (out / "splits").is_dir():
         out.mkdir(parents=True, exist_ok=True)
         for part in ("images", "masks"):
@@ -46,10 +54,17 @@ def reveal(data: Path, labeled: list[str], out: Path) -> Path:
         splits.mkdir(exist_ok=True)
         for split in ("val", "test"):
             (splits / f"{split}.txt").write_text((data / "splits" / f"{split}.txt").read_text())
-        (splits / "labeled.txt").write_text("".join(f"{n}\n" for n in labeled))
-        (splits / "unlabeled.txt").write_text("")
+        for split, names in (("labeled", labeled), ("unlabeled", unlabeled)):
+            (splits / f"{split}.txt").write_text("".join(f"{n}\n" for n in names))
         splits.rename(out / "splits")
     return out
+
+
+def begin(data: Path, count: int, seed: int, out: Path) -> Path:
+    """`count` labels drawn by the seed, and all other images without theirs."""
+    names = sorted(lists(data))
+    order = [names[i] for i in torch.randperm(len(names), generator=generator_of(seed, "start")).tolist()]
+    return reveal(data, sorted(order[:count]), out, sorted(order[count:]))
 
 
 def facts(run: Path) -> tuple[list[Facts], list[Any]]:
@@ -108,25 +123,28 @@ def interval(each: Sequence[float]) -> dict[str, Any]:
 def run(name: str, seed: int, args: argparse.Namespace) -> None:
     """One start and all its choices; a row for each that is not in the table yet."""
     table = args.results / "label_next.csv"
-    done = {(r["data"], str(r["seed"]), r["choice"], r["split"], str(r["steps"])) for r in read(table)}
-    wanted = [*args.choices, *(f"random-{draw}" for draw in range(args.draws))]
-    if all((name, str(seed), choice, args.split, str(args.steps)) in done for choice in wanted):
+    numbers = {"start": args.start, "labels": args.start + args.reveal, "split": args.split, "steps": args.steps}
+    key = {"data": name, "seed": seed, **numbers}
+    done = {r["choice"] for r in read(table) if all(str(r[k]) == str(v) for k, v in key.items())}
+    missing = {*args.choices, *(f"random-{draw}" for draw in range(args.draws))} - done
+    if not missing:
         return
-    data = folder(name, args.root, args.runs, labeled=args.start)
+    data = folder(name, args.root, args.runs)
     options = {"batch": args.batch, **SIZES[name], "steps": args.steps, "seed": seed, "network": args.network}
-    start = args.runs / f"{name}-start-{seed}"
-    train(data, start, resume="auto", method="committee", labels=str(args.start), **options)
+    here = args.runs / f"{name}-{args.start}-{seed}"
+    start = here / "start"
+    train(begin(data, args.start, seed, here / "start-data"), start, resume="auto", method="committee", **options)
     first = read_json(start / "run.json")["data"]["splits"]["labeled"]
     for choice, names in choices(start, seed, args).items():
-        if (name, str(seed), choice, args.split, str(args.steps)) in done:
+        if choice not in missing:
             continue
-        shown = reveal(data, [*first, *names], args.runs / f"{name}-{choice}-{seed}-data")
-        out = args.runs / f"{name}-{choice}-{seed}"
+        place = here / f"{choice}-{len(names)}"
+        shown, out = reveal(data, [*first, *names], place.with_name(f"{place.name}-data")), place
         train(shown, out, resume="auto", method="supervised", **options)
         metrics = evaluate_split(Model(out), shown, args.split)["metrics"]
         row = {
-            "data": name, "seed": seed, "choice": choice, "split": args.split, "labels": len(first) + len(names),
-            "miou": round(metrics["miou"], 6), "iou_per_image": round(metrics["iou_per_image"], 6), "steps": args.steps,
+            "data": name, "seed": seed, "choice": choice, **numbers,
+            "miou": round(metrics["miou"], 6), "iou_per_image": round(metrics["iou_per_image"], 6),
             "images_forwarded": read_json(out / "summary.json")["images_forwarded"],
             "commit": commit(), "command": "python benchmarks/label_next.py",
         }  # fmt: skip

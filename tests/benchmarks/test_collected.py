@@ -156,7 +156,7 @@ def test_the_chart_shows_the_decay(runs, tmp_path):
 
 
 def choice(choice, seed, miou, split="val", **changes):
-    return {"data": "cells", "split": split, "steps": "500", "labels": "40", "seed": seed, "choice": choice,
+    return {"data": "cells", "split": split, "steps": "500", "start": "20", "labels": "40", "seed": seed, "choice": choice,
             "miou": miou, **changes}  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from shared import read
 def go(tmp_path, monkeypatch):
     """Run it: 3 labels, 2 more revealed, one draw, one seed."""
 
-    def cells(name, root, runs, labeled):
-        return write_cells(runs / name, labeled=labeled, unlabeled=6, val=4, test=2, size=32)
+    def cells(name, root, runs):
+        return write_cells(runs / name, labeled=2, unlabeled=7, val=4, test=2, size=32)
 
     monkeypatch.setattr(label_next, "folder", cells)
     monkeypatch.setattr(label_next, "SIZES", {"cells": {"size": 16, "threads": 1}})
@@ -39,13 +39,32 @@ def test_from_one_start_to_the_summary(go, tmp_path, monkeypatch):
     assert [r["choice"] for r in rows] == ["plain", "diverse", "random-0"]
     assert {(r["labels"], r["steps"], r["split"]) for r in rows} == {("5", "2", "val")}
     assert len({r["images_forwarded"] for r in rows}) == 1
-    ranked = [r["image"] for r in read(tmp_path / "runs" / "cells-start-0" / "label_next.csv")]
-    shown = (tmp_path / "runs" / "cells-plain-0-data" / "splits" / "labeled.txt").read_text().split()
+    here = tmp_path / "runs" / "cells-3-0"
+    ranked = [r["image"] for r in read(here / "start" / "label_next.csv")]
+    shown = (here / "plain-2-data" / "splits" / "labeled.txt").read_text().split()
     assert shown[3:] == ranked[:2] and len(set(shown)) == 5
     (made, other) = read(tmp_path / "results" / "label_next_summary.csv")
     assert (made["choice"], other["choice"]) == ("plain", "diverse")
     assert float(made["delta"]) == pytest.approx(float(rows[0]["miou"]) - float(rows[2]["miou"]), abs=1e-4)
-    facts_are_of_every_image(tmp_path / "runs" / "cells-start-0")
+    facts_are_of_every_image(here / "start")
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:-3], "--choices", "plain", "--reveal", "3"])
+    go()  # other numbers are other folders and other rows
+    assert [(r["choice"], r["labels"]) for r in read(tmp_path / "results/label_next.csv")[3:]] == [
+        ("plain", "6"),
+        ("random-0", "6"),
+    ]
+    assert len((here / "plain-3-data/splits/labeled.txt").read_text().split()) == 6
+    rows = read(tmp_path / "results" / "label_next.csv")
     monkeypatch.setattr(label_next, "train", None)  # what is in the table is never made again
     go()
     assert read(tmp_path / "results" / "label_next.csv") == rows
+
+
+def test_a_start_is_drawn_by_the_seed(tmp_path):
+    data = write_cells(tmp_path / "cells", labeled=2, unlabeled=7, val=4, test=2, size=32)
+    starts = [label_next.begin(data, 3, seed, tmp_path / str(seed)) for seed in (0, 1)]
+    drawn = [(s / "splits/labeled.txt").read_text().split() for s in starts]
+    others = [(s / "splits/unlabeled.txt").read_text().split() for s in starts]
+    assert drawn[0] != drawn[1] and all(
+        sorted(a + b) == sorted(label_next.lists(data)) for a, b in zip(drawn, others, strict=True)
+    )
