@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,8 +60,13 @@ class Store:
         """The same split with its pixels on a device."""
         if torch.device(device).type == "cpu":
             return self
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return Store(**{**vars(self), **moved})
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+    @cached_property
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """Heights and widths in the host's memory: every step asks for them, and must not wait for the device."""
+        return self.height.cpu(), self.width.cpu()
 
     def take(self, rows: Sequence[int]) -> Store:
         """Some of the images, in this order and as often as they are named; the pixels are shared."""

@@ -71,7 +71,7 @@ def draw_crop(store: Store, index: Tensor, size: int, geometry: Geometry, genera
     The corners of a rotated crop may reach beyond the image; `valid` says where.
     """
     n = len(index)
-    height, width = store.height.cpu()[index].float(), store.width.cpu()[index].float()
+    height, width = (side[index].float() for side in store.sides)
     scale = uniform((n,), math.log(geometry.scale[0]), math.log(geometry.scale[1]), generator).exp()
     angle = uniform((n,), -geometry.rotate, geometry.rotate, generator) * math.pi / 180
     quarter = torch.randint(4, (n,), generator=generator) if geometry.turn else torch.zeros(n)

@@ -159,11 +159,15 @@ def _store(folder: Path, items: Sequence[Item], classes: ClassMap | None, config
 
 
 def _on_device(stores: Sequence[Store], config: Config) -> list[Store]:
-    """Pixels live on the GPU when they take less than a quarter of its free memory; then no step copies images."""
+    """Pixels, masks and a consensus to come live on the GPU when they take less than a quarter of its free memory.
+
+    Then no step copies images. A consensus has at most as many labels as the masks, and agreement for each.
+    """
     if config.device == "cpu" or not torch.cuda.is_available():
         return list(stores)
     free, _ = torch.cuda.mem_get_info()
-    size = sum(s.pixels.numel() * s.pixels.element_size() for s in stores)
+    masks = max((s.labels.shape[1] for s in stores if s.labels is not None), default=1)
+    size = sum(s.pixels.numel() * s.pixels.element_size() + 2 * masks * len(s.pixels) for s in stores)
     if size > free / 4:
         return list(stores)
     return [s.to("cuda") for s in stores]
