@@ -222,9 +222,10 @@ def describe(name: str | None, as_json: bool) -> tuple[Any, bool, list[str], str
 
     known = [*METHODS, *PROGRAMS]
     if name is None:
-        said = {n: _first(method_class(n)) for n in METHODS} | {n: _first(program_class(n)) for n in PROGRAMS}
+        classes = {n: method_class(n) for n in METHODS} | {n: program_class(n) for n in PROGRAMS}
+        said = {n: _first(cls, [*classes.values()]) for n, cls in classes.items()}
         lines = ["methods"] + [f"  {n:14} {said[n]}" for n in METHODS]
-        lines += ["programs (METHOD+PROGRAM; a program alone stands on supervised)"]
+        lines += ["programs (METHOD+PROGRAM; alone on supervised, but im_moving: fixmatch+im_moving)"]
         lines += [f"  {n:14} {said[n]}" for n in PROGRAMS]
         return said, as_json, lines, "semiseg methods fixmatch"
     if name not in known and not parted(name)[0]:
@@ -243,8 +244,10 @@ def describe(name: str | None, as_json: bool) -> tuple[Any, bool, list[str], str
     return result, as_json, lines, f"semiseg train DATA --out RUN --method {name}"
 
 
-def _first(cls: type) -> str:
-    return (inspect.getdoc(inspect.getmodule(cls)) or "").partition("\n")[0]
+def _first(cls: type, others: list[type]) -> str:
+    """The file's first line about a method, or the class's own where a file holds several."""
+    shared = sum(other.__module__ == cls.__module__ for other in others) > 1
+    return (inspect.getdoc(cls if shared else inspect.getmodule(cls)) or "").partition("\n")[0]
 
 
 def run_demo(out: Path, quick: bool, as_json: bool) -> tuple[Any, bool, list[str], str]:

@@ -198,6 +198,7 @@ def test_a_recipe_and_its_order_with_options(semiseg: Command, tmp_path: Path) -
 
 def test_methods_lists_what_there_is_and_each_says_its_arguments(semiseg: Command) -> None:
     known = json.loads(semiseg("methods", "--json").out)
+    assert len(set(known.values())) == len(known), "two of them are said to be the same"
     assert all(known.values()), "a method without a line about itself"
     for name in known:
         ended = semiseg("methods", name)
