@@ -13,7 +13,7 @@ from semiseg.compare.cells import Runner, last_step, message
 from semiseg.compare.grid import Cell, Grid
 from semiseg.compare.streams import Streams
 from semiseg.errors import Refusal
-from semiseg.methods import own
+from semiseg.programs.train import configure
 from semiseg.training.logs import Log
 from semiseg.training.signals import STOP, Stopped
 
@@ -28,9 +28,11 @@ def grid_of(out, cells, jobs=1):
     return Grid(request, cells, [], 1, {"d": "test"})
 
 
-def write_run(run, batch="same", miou=0.5):
+def write_run(run, batch="same", miou=0.5, method="supervised"):
     member = {"folder": "generation-0/member-0"}
-    storage.write_json(run / "run.json", {"config": dict.fromkeys(("size", "batch", "augment", "resize", "turn"), 1)})
+    config = configure({"method": method, "steps": 10}, [], None, {}).to_json()
+    resolved = {"size": 64, "batch": 16, "unlabeled_batch": 16, "lr": 0.003, "eval_every": 1}
+    storage.write_json(run / "run.json", {"config": config | resolved})
     storage.write_json(run / "generation-0/member-0/final/result.json", {"first_batch": batch})
     storage.write_json(run / "summary.json", {
         "generations": [{"members": [member]}], "model": {"folder": member["folder"], "val": {"miou": miou}},
@@ -47,14 +49,14 @@ class Fake:
         self.started, self.together, self.alive, self.asked_to_stop = [], 0, set(), []
 
     def __call__(self, cell, out, extra):
-        return Process(self, cell.name)
+        return Process(self, cell)
 
 
 class Process:
-    def __init__(self, fake, name):
-        self.fake, self.name, self.left = fake, name, fake.looks
-        fake.started.append(name)
-        fake.alive.add(name)
+    def __init__(self, fake, cell):
+        self.fake, self.name, self.left, self.method = fake, cell.name, fake.looks, cell.options["method"]
+        fake.started.append(self.name)
+        fake.alive.add(self.name)
         fake.together = max(fake.together, len(fake.alive))
 
     def poll(self):
@@ -62,7 +64,8 @@ class Process:
         if self.left > 0:
             return None
         if self.name in self.fake.alive and self.name not in self.fake.fail:
-            write_run(self.fake.out / "cells" / self.name, self.fake.batches.get(self.name, "same"))
+            batch = self.fake.batches.get(self.name, "same")
+            write_run(self.fake.out / "cells" / self.name, batch, method=self.method)
         self.fake.alive.discard(self.name)
         return 5 if self.name in self.fake.fail else 0
 
@@ -282,18 +285,3 @@ def test_a_lock_can_be_looked_at(tmp_path):
     with storage.lock(tmp_path / "run"):
         assert storage.held(tmp_path / "run")
     assert not storage.held(tmp_path / "run")
-
-
-def test_a_finished_cell_of_another_file_is_no_result(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text("x = 1\n")
-    options = {"method": f"{path}:Mine+im", "steps": 10}
-    cells = [cell("a", options=options), cell("b")]
-    rows = run(tmp_path / "out", cells, Fake(tmp_path / "out"))
-    assert rows["a"].status == "failed" and "changed since this cell was trained" in rows["a"].message
-    assert rows["b"].status == "finished"
-    about = storage.read_json(tmp_path / "out/cells/a/run.json")
-    storage.write_json(
-        tmp_path / "out/cells/a/run.json", {**about, "code": own.digest(options["method"].partition("+")[0])}
-    )
-    assert run(tmp_path / "out", cells, Fake(tmp_path / "out"))["a"].status == "finished"

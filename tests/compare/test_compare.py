@@ -12,7 +12,7 @@ import pytest
 
 import tiny
 from semiseg import storage
-from semiseg.compare import compare, summary
+from semiseg.compare import compare, reading, summary
 from semiseg.compare.cells import commit, spent
 from semiseg.compare.statistics import counts, miou
 from semiseg.errors import Refusal
@@ -145,7 +145,7 @@ def test_a_comparison_grows(ask, idle, tested):
 
 
 def test_what_a_run_cost_and_which_source_trained_it(tested, tmp_path, monkeypatch):
-    """EvalNet's training counts; a member that is taken over keeps the commit that trained it."""
+    """EvalNet's training and the committee's answers count; a member taken over keeps the commit that trained it."""
     options = {"size": 16, "batch": 2, "network": "unet1x1:0.25", "steps": 3, "threads": 1, "workers": 1, "quiet": True}
     monkeypatch.setattr("semiseg.training.loop.commit", lambda: "older")
     first = train(tested["binary"], tmp_path / "a", method="committee", **options, **{"committee.members": 2})
@@ -157,12 +157,15 @@ def test_what_a_run_cost_and_which_source_trained_it(tested, tmp_path, monkeypat
     assert len(members) == 3 and [m["hash"] for m in members[:2]] == [
         m["hash"] for m in first["generations"][0]["members"]
     ]
-    assert made["images_forwarded"] == sum(m["images_forwarded"] for m in members) + 3 * 2
+    assert made["images_forwarded"] == sum(m["images_forwarded"] for m in members) + 3 * 2 + 2 * 5
     judge = storage.read_json(tmp_path / "b/generation-0/evalnet/result.json")
     assert judge["seconds"] > 0
     seconds = sum(m["seconds"] for m in members) + judge["seconds"]
     assert made["seconds"]["training_all_tries"] == pytest.approx(seconds, abs=0.01)
     assert spent(made)[1] == made["images_forwarded"] and spent(made)[0] >= round(seconds, 1)
+    tries = {"training_all_tries": 2.0, "consensus": 0.5}
+    assert spent({"seconds": tries, "images_forwarded": 8}) == (2.5, 8)  # as an older version noted it
+    assert spent({"seconds": {**tries, "consensus_all_tries": 1.5}, "images_forwarded": 8}) == (3.5, 8)
 
 
 def test_failures_are_rows(ask, here):
@@ -183,6 +186,52 @@ def test_failures_are_rows(ask, here):
     here.broken, here.started[:] = set(), []
     assert compare(request, quiet=True, begin=here)["failed"] == []
     assert len(here.started) == 3
+
+
+def test_committees_of_methods_and_changed_defaults(ask, here):
+    """Rows of their own beside the method's; val and score of a cell are of one model; other settings are refused."""
+    request = ask("fixmatch", "fixmatch+committee@members=2@threshold=0.0", "committee@members_by=bootstrap@members=2",
+                  baselines="none")  # fmt: skip
+    result = compare(request, quiet=True, begin=here)
+    assert result["failed"] == []
+    table = {r["arm"]: r for r in result["table"]}
+    base, own, drawn = (
+        "labels only",
+        "fixmatch+committee, members=2, threshold=0.0",
+        "committee, members_by=bootstrap, members=2",
+    )
+    more = ("", ", best of 2 on val", ", average of 2 at prediction")
+    assert list(table) == [*(base + m for m in more), "fixmatch", *(own + m for m in more), *(drawn + m for m in more)]
+    assert [table[own + m]["images_forwarded"] for m in more] == [
+        table["fixmatch"]["images_forwarded"] * n for n in (1, 2, 2)
+    ]
+    cells = {r["arm"]: r for r in result["cells"]}
+    for front in (base, own, drawn):
+        best = table[f"{front}, best of 2 on val"]
+        assert (cells[front]["val"], cells[front]["score"]) == pytest.approx((best["val_miou"], best["miou"]))
+    assert any(table[f]["val_miou"] != cells[f]["val"] for f in (base, own, drawn)), (
+        "the second model is best somewhere"
+    )
+    path = request.out / "cells/binary-all-seed0-fixmatch/run.json"
+    record = storage.read_json(path)
+    record["config"]["method_args"]["threshold"] = 0.9
+    storage.write_json(path, record)
+    (failed,) = compare(request, quiet=True, begin=here)["failed"]
+    assert (
+        failed["message"].startswith("S08: cells/binary-all-seed0-fixmatch")
+        and "threshold: 0.9 → 0.95" in failed["message"]
+    )
+
+
+def test_a_carved_val_set_is_read_in_the_order_of_its_names(tested, tmp_path):
+    data = tmp_path / "lists"
+    tiny.write_folder(data, "binary", labeled=10, val=0)
+    (data / "splits").mkdir()
+    (data / "splits/labeled.txt").write_text("\n".join(f"{i:02d}" for i in reversed(range(10))))
+    options = {"size": 16, "batch": 2, "network": "unet1x1:0.25", "steps": 2, "threads": 1, "workers": 1, "quiet": True}
+    train(data, tmp_path / "run", method="supervised", **options)
+    (found,) = reading.read(tmp_path / "run", data, "val", "x")
+    assert len(found.names) == 2 and found.names == sorted(found.names)
 
 
 def test_val_where_there_is_no_test(ask, here, folders):

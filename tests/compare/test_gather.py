@@ -30,8 +30,9 @@ class Grids:
     def __init__(self, out):
         self.out, self.cells, self.rows = out, [], []
 
-    def add(self, arm, seed, *arms, generation=0, last=0, share=None, classes=("cell",), program="", last_val=0.4):
-        """arms: (name, members, confusions (N,K,K) or (N,L,2,2)) of the cell."""
+    def add(self, arm, seed, *arms, generation=0, last=0, share=None, classes=("cell",), program="", last_val=0.4,
+            shipped=0):  # fmt: skip
+        """arms: (name, members, confusions (N,K,K) or (N,L,2,2)) of the cell. shipped: the best of its members."""
         arms = [(arm, 1, confusion) for confusion in arms] if not isinstance(arms[0], tuple) else arms
         name = f"{arm}-{seed}"
         run = self.out / "cells" / name
@@ -49,15 +50,17 @@ class Grids:
         }  # fmt: skip
         reading = {"counts.safetensors": tensors, "reading.json": json.dumps(about)}
         storage.save_folder(run / "reading-test", reading, {"split": "test"})
-        val = {"miou": 0.5}
         member = {"folder": names[0], "seconds": 1.0, "images_forwarded": 8}
-        storage.write_json(run / names[0] / "final/result.json", {"val": val, "val_last": {"miou": last_val}})
+        for i, folder in enumerate(names):
+            result = {"val_last": {"miou": last_val}, "parameters": 10 + i}
+            storage.write_json(run / folder / "final/result.json", result)
         storage.write_json(run / "summary.json", {
-            "program": program, "classes": list(classes), "parameters": 10, "committee": names,
-            "model": {"folder": names[0], "generation": generation, "val": val},
+            "program": program or ("im" if last else None), "classes": list(classes), "committee": names,
+            "model": {"folder": names[shipped], "generation": generation, "val": {"miou": 0.5 + 0.1 * shipped}},
             "generations": [{"generation": g, "members": [member]} for g in range(last + 1)],
-            "arms": [{"name": t, "folder": "" if m > 1 else names[0], "val": val} for t, m, _ in arms],
-            "seconds": {"training_all_tries": 1.0}, "images_forwarded": 8, "counts": {"labeled": 4},
+            "arms": [{"name": t, "folder": "" if m > 1 else names[shipped * (n > 0)],
+                      "val": {"miou": 0.5 + 0.1 * shipped * (n > 0)}} for n, (t, m, _) in enumerate(arms)],
+            "seconds": {"training_all_tries": 3.0}, "images_forwarded": 24, "counts": {"labeled": 4},
         })  # fmt: skip
         self.cells.append(SimpleNamespace(name=name, path=self.out, data="d", labels="4", seed=seed, arm=arm,
                                           split="test"))  # fmt: skip
@@ -70,7 +73,7 @@ class Grids:
         self.add(BASE, seed, (BASE, 1, base), (BEST, 1, best), (MEAN, 3, mean), program="committee", **more)
 
     def group(self, blocks=1, seeds=2):
-        request = SimpleNamespace(out=self.out, labels=["4"], blocks=blocks, seeds=seeds, steps=4)
+        request = SimpleNamespace(out=self.out, labels=["4"], blocks=blocks, seeds=seeds, steps=4, baselines="all")
         self.grid = SimpleNamespace(cells=self.cells, request=request, notes=[], models=3)
         (group,) = gather.gather(self.grid, self.rows)
         return group

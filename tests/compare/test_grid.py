@@ -50,7 +50,7 @@ def test_equal_budgets(ask):
 def test_an_evalnet_is_a_model(ask):
     """It is trained for as many steps as a member."""
     for arm, members in (("evalnet@members=2@generations=1", 3), ("im_plusplus@generations=2", 5), ("im", 4)):
-        assert plan(ask(arm, baselines="none")).models == members + (arm != "im"), arm
+        assert plan(ask(arm)).models == members + (arm != "im"), arm
 
 
 def test_a_committee_takes_over_what_another_size_has(ask):
@@ -155,6 +155,7 @@ def test_full_labels(ask, tested, tmp_path):
     (lists / "splits/test.txt").write_text("t0\nt1")
     grid = plan(replace(ask("fixmatch"), data=[lists]))
     assert grid.cells[-1].options["oracle"] is True and list(grid.data) == ["lists", "lists/masks"]
+    assert grid.cells[-1].arm == "full labels" and not any("full labels" in n for n in grid.notes)
     assert grid.path("lists/masks") == lists
     assert "--oracle" in grid.cells[-1].arguments(tmp_path)
     tiny.save(lists / "masks/04.png", np.zeros((9, 9), dtype=np.uint8))

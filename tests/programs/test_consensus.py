@@ -7,8 +7,10 @@ import torch
 
 import tiny
 from semiseg import storage
+from semiseg.batch import IGNORE
 from semiseg.inconsistency import inconsistency_mask
-from semiseg.programs.consensus import Rule, consensus, load, opinions
+from semiseg.programs.consensus import Rule, claims, consensus, load, opinions
+from semiseg.task import Multiclass, Multilabel
 
 
 @pytest.fixture
@@ -87,6 +89,22 @@ def test_shares_per_class_by_counting(asked, reduce):
             claimed, disputed = claimed + int(some.sum()), disputed + int((some & hidden).sum())
         want = None if not claimed else pytest.approx(disputed / claimed)
         assert stored.per_class[name] == want
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_claims_by_counting(multilabel):
+    """A pixel counts once for a class, however many members give it, and for none where a member has no opinion."""
+    torch.manual_seed(0)
+    task = Multilabel("abc") if multilabel else Multiclass("abcdefg")
+    votes = torch.randint(0, 2 if multilabel else 7, (4, 2, 3, 5, 6) if multilabel else (4, 2, 5, 6), dtype=torch.uint8)
+    votes[torch.rand(votes.shape) < 0.2] = IGNORE
+    for agree in (torch.rand(2, 1, 5, 6) < 0.5, torch.rand(2, task.channels if multilabel else 1, 5, 6) < 0.5):
+        counts = claims(votes, agree, task)
+        for k in range(task.channels):
+            some = ((votes[:, :, k] == 1) if multilabel else votes == k).any(0)
+            hidden = ~agree[:, k if agree.shape[1] > 1 else 0]
+            assert counts[:, k].tolist() == [int(some.sum()), int((some & hidden).sum())]
+            assert 0 < counts[1, k] < counts[0, k]
 
 
 def test_a_stored_answer_is_not_asked_for_again(asked):

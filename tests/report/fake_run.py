@@ -115,7 +115,7 @@ def summary(fake: Fake) -> dict:
         "model": {"folder": model, "generation": 2 if fake.program else 0, "why": "best on val"},
         "committee": ["generation-0/member-0", "generation-0/member-1"], "warnings": list(fake.warnings),
         "seconds": {"cache": 3.1, "train": 912.0, "consensus": 41.5, "report": 1.2, "total": 957.8},
-        "images_forwarded": 387200, "peak_memory_mb": 812,
+        "images_forwarded": 387200, "models_trained": 17, "peak_memory_mb": 812,
     }  # fmt: skip
 
 

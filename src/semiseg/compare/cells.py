@@ -19,12 +19,10 @@ from typing import Any, Protocol
 
 import semiseg
 from semiseg import storage
+from semiseg.compare import adopted
 from semiseg.compare.grid import Cell, Grid
 from semiseg.compare.streams import Streams
 from semiseg.errors import Problem, Refusal
-from semiseg.methods import own
-from semiseg.programs import PROGRAMS
-from semiseg.training.config import split_name
 from semiseg.training.logs import Log
 from semiseg.training.origin import commit
 from semiseg.training.signals import Stopped
@@ -191,11 +189,8 @@ class Runner:
     def _look(self, cell: Cell) -> dict[str, Any]:
         """Read what is to be read of a trained cell; what is new in its row."""
         run = self.out / "cells" / cell.name
+        adopted.check(cell, run)
         self.streams.check(cell, run)
-        method, _ = split_name(cell.options["method"], PROGRAMS)
-        if storage.read_json(run / "run.json").get("code", "") != own.digest(method):
-            fix = "put the old file back, or choose another --out"
-            raise Refusal(Problem("S08", method, "changed since this cell was trained with it", fix))
         score = self.read(cell, run)
         summary = storage.read_json(run / "summary.json")
         seconds, images = spent(summary)
@@ -263,7 +258,8 @@ def finished(run: Path) -> bool:
 def spent(summary: dict[str, Any]) -> tuple[float, int]:
     """Seconds of training and consensus over all tries and models (taken over ones too), and images forwarded."""
     seconds = summary["seconds"]
-    return round(seconds.get("training_all_tries", 0) + seconds.get("consensus", 0), 1), summary["images_forwarded"]
+    asked = seconds.get("consensus_all_tries", seconds.get("consensus", 0))  # an older run notes its last try alone
+    return round(seconds.get("training_all_tries", 0) + asked, 1), summary["images_forwarded"]
 
 
 def last_step(log: Path) -> int:

@@ -63,7 +63,7 @@ def _vertical(x: float, kind: str) -> str:
 
 
 def _label(arm: Arm) -> str:
-    own = "" if arm.name.startswith((BASE, "full")) else " method"
+    own = " method" if arm.asked else ""
     return f'<span class="arm{own}">{name(arm.name)}</span>'
 
 
@@ -104,8 +104,8 @@ def curves(group: Group) -> str:
 
 def _curve(arm: Arm) -> list[tuple[float, float]]:
     found: dict[float, list[float]] = defaultdict(list)
-    for folder in arm.folders.values():
-        for step, value in val_rows(folder / "metrics.csv"):
+    for folders in arm.folders.values():
+        for step, value in val_rows(folders[0] / "metrics.csv"):
             found[step].append(value)
     return [(step, sum(v) / len(v)) for step, v in sorted(found.items()) if len(v) == len(arm.folders)]
 

@@ -16,7 +16,7 @@ from semiseg.compare import cells as running
 from semiseg.compare import reading, scores
 from semiseg.compare.grid import Cell, Grid
 from semiseg.compare.reading import Reading
-from semiseg.compare.request import BASE
+from semiseg.compare.request import BASE, FULL
 from semiseg.compare.statistics import (
     BLOCKS,
     Draws,
@@ -31,8 +31,9 @@ from semiseg.compare.statistics import (
     recovered,
 )
 from semiseg.errors import Refusal
+from semiseg.programs import program_class
+from semiseg.programs._generations import Generations
 
-FULL = "full labels"
 Json = dict[str, Any]
 
 
@@ -58,7 +59,7 @@ class Arm:
     over: Interval | None = None
     joint: tuple[float, float] | None = None
     share: Recovered | None = None
-    folders: dict[int, Path] = field(default_factory=dict)  # of the member whose curve is shown
+    folders: dict[int, list[Path]] = field(default_factory=dict)  # the members; the curve of the first one is shown
     commits: list[str] = field(default_factory=list)  # of the trainings, each once
 
     @property
@@ -69,12 +70,17 @@ class Arm:
     @property
     def asked(self) -> bool:
         """Is it a method that was asked for, none of the rows that every comparison has?"""
-        return not self.name.startswith(BASE) and self.name != FULL
+        return not self.name.startswith((BASE, FULL))
 
     @property
     def kept(self) -> int:
-        """Seeds whose model is one of generation 0, although other generations were trained after it."""
-        return sum(g == 0 < last for g, last in zip(self.figures["generation"], self.figures["last"], strict=True))
+        """Seeds whose model is one of generation 0 of a program whose work begins after it."""
+        return sum(g == 0 and more for g, more in zip(self.figures["generation"], self.figures["teaches"], strict=True))
+
+    @property
+    def counted(self) -> int:
+        """Seeds that Δ is over; without Δ those with a reading."""
+        return len(self.seeds) if self.gain is None else len(self.gain.per_seed)
 
 
 @dataclass
@@ -98,6 +104,11 @@ class Group:
         """An arm with readings, by its name."""
         return next((a for a in self.arms if a.name == name and a.readings), None)
 
+    @property
+    def full(self) -> Arm | None:
+        """The arm with readings of all masks that there are."""
+        return next((a for a in self.arms if a.name.startswith(FULL) and a.readings), None)
+
     def of_many(self, word: str) -> Arm | None:
         """The arm with readings of several labels-only models: their "best" on val or their "average"."""
         return next((a for a in self.arms if a.name.startswith(f"{BASE}, {word} of ") and a.readings), None)
@@ -120,12 +131,11 @@ def _add(group: Group, cell: Cell, row: running.Row, run: Path) -> None:
     found: list[Reading] = []
     if row.status == "finished":
         try:
-            found = reading.load(run / f"reading-{cell.split}")
+            found = reading.load(run / f"reading-{cell.split}", reading.arms_of(run, cell.arm))
             summary = storage.read_json(run / "summary.json")
-            folders = reading.arms_of(run, cell.arm)
         except Refusal as refusal:
             row.status, row.message = "failed", str(refusal)
-    for name in [r.arm for r in found] or [cell.arm]:
+    for name in [r.part.name for r in found] or [cell.arm]:
         arm = next((a for a in group.arms if a.name == name), None)
         if arm is None:
             arm = Arm(name, group.data, group.labels)
@@ -137,9 +147,9 @@ def _add(group: Group, cell: Cell, row: running.Row, run: Path) -> None:
         if not found:
             arm.failed[cell.seed] = row.message or row.status
     for made in found:
-        arm = next(a for a in group.arms if a.name == made.arm)
+        arm = next(a for a in group.arms if a.name == made.part.name)
         arm.readings[cell.seed], arm.summaries[cell.seed] = made, summary
-        arm.folders[cell.seed] = run / folders[made.arm][0]
+        arm.folders[cell.seed] = [run / folder for folder in made.part.folders]
 
 
 def _score(group: Group, blocks: int) -> None:
@@ -147,7 +157,7 @@ def _score(group: Group, blocks: int) -> None:
     for arm in group.arms:
         if arm.readings:
             arm.figures = figures(arm)
-    base, full, best, mean = group.arm(BASE), group.arm(FULL), group.of_many("best"), group.of_many("average")
+    base, full, best, mean = group.arm(BASE), group.full, group.of_many("best"), group.of_many("average")
     first = next((a for a in group.arms if a.readings), None)
     if first is not None:
         one = next(iter(first.readings.values()))
@@ -204,8 +214,8 @@ def figures(arm: Arm) -> Json:
     """Per-seed lists of every figure of an arm, in the order of its seeds; None where there is none."""
     reads = [arm.readings[s] for s in arm.seeds]
     sums = [arm.summaries[s] for s in arm.seeds]
-    one = arm.name == BASE
-    own = [_members(s, r.members, one) for s, r in zip(sums, reads, strict=True)]
+    own = [_cost(s, r.part.first) for s, r in zip(sums, reads, strict=True)]
+    results = [_results(arm.folders[s]) for s in arm.seeds]
     return {
         "miou": [float(miou(r.found.sum(0))) for r in reads],
         "dice": [float(dice(r.found.sum(0))) for r in reads],
@@ -215,36 +225,30 @@ def figures(arm: Arm) -> Json:
         "mcce": [None if r.cells is None else float(r.cells.mean()) for r in reads],
         "mean_risk": [None if r.share is None else scores.mean_risk(r.found, r.share) for r in reads],
         "risk": [None if r.share is None else scores.risk_coverage(r.found, r.share) for r in reads],
-        "val_miou": [_val(s, arm.name) for s in sums],
-        "val_last": [_val_last(arm.folders[s], r.members) for s, r in zip(arm.seeds, reads, strict=True)],
+        "val_miou": [(r.part.val or {}).get("miou") for r in reads],
+        "val_last": [(r[0].get("val_last") or {}).get("miou") if len(r) == 1 else None for r in results],
         "seconds": [c[0] for c in own],
         "images_forwarded": [c[1] for c in own],
-        "parameters": [s["parameters"] * r.members for s, r in zip(sums, reads, strict=True)],
+        "parameters": [sum(m["parameters"] for m in r) if r else None for r in results],
         "generation": [s["model"]["generation"] for s in sums],
         "last": [s["generations"][-1]["generation"] for s in sums],
+        "teaches": [issubclass(program_class(s["program"] or ""), Generations) for s in sums],
     }
 
 
-def _members(summary: Json, predicting: int, one: bool) -> tuple[float, int]:
-    """Seconds and images forwarded of the training behind an arm: one member of the committee, or the whole run."""
-    if one and summary["program"] == "committee":
+def _cost(summary: Json, first: bool) -> tuple[float, int]:
+    """Seconds and images forwarded of the training behind an arm: a committee's first model, or the whole run."""
+    if first:
         member = summary["generations"][0]["members"][0]
         return round(member["seconds"], 1), member["images_forwarded"]
     return running.spent(summary)
 
 
-def _val(summary: Json, name: str) -> float | None:
-    arm = next((a for a in summary["arms"] if a["name"] == name), None)
-    found = (arm or {}).get("val") or summary["model"].get("val") or {}
-    return found.get("miou")
-
-
-def _val_last(folder: Path, members: int) -> float | None:
-    """mIoU on val of the last checkpoint, beside that of the one that was chosen; several models have none together."""
+def _results(folders: list[Path]) -> list[Json]:
+    """result.json of each member of an arm; nothing where one cannot be read."""
     with suppress(Refusal):
-        found = storage.read_json(folder / "final" / "result.json").get("val_last") or {}
-        return found.get("miou") if members == 1 else None
-    return None
+        return [storage.read_json(folder / "final" / "result.json") for folder in folders]
+    return []
 
 
 def average(values: list[Any]) -> float | None:

@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semiseg.compare.request import BASE, Asked, Request, configured, numbers, route
+from semiseg.compare.request import BASE, FULL, Asked, Request, configured, numbers, route
 from semiseg.data.check import Checked, check
 from semiseg.data.folder import find
 from semiseg.errors import DATA, USAGE, Problem, Refusal
 from semiseg.methods import method_class
-from semiseg.training.config import amount
-from semiseg.training.loop import SELECTABLE
+from semiseg.training.config import SELECTABLE, amount
+
+Full = tuple[str, dict[str, Any]]
+"""The row of all masks that there are, and its options."""
+LARGEST = {"all": "the largest method trains", "none": "the largest generation 0"}
+"""What settles how many models labels only may train (K), by --baselines."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +84,21 @@ def plan(request: Request, progress: Any = None) -> Grid:
     cells: list[Cell] = []
     splits: dict[str, str] = {}
     hashes: dict[str, str] = {}
-    k = max((a.models for a in asked), default=1)
+    k = max((a.models if request.baselines == "all" else a.first for a in asked), default=1)
+    if (most := max((a.models for a in asked), default=1)) > k:
+        notes.append(f"labels only train {k} models, as many as {LARGEST['none']}; the largest method trains {most}")
     for name, path in names.items():
         given = {**_sides(request), "progress": progress, "known": {}}  # every file is read once, whatever is asked
         seen = _look(request, path, asked, problems, given)
         if not seen:
             continue
-        hashes[name] = (seen.get("all") or check(path, **given)).hash
+        whole = seen.get("all") or check(path, **given)
+        hashes[name] = whole.hash
         notes += _unchosen(name, seen, k)
         splits[name] = _split(request, name, seen, problems, notes)
-        full = _full(request, name, path, seen, splits[name], notes)
-        if full is not None and "oracle" in full:  # masks that nobody has looked at yet
+        _folded(name, seen, [a.title for a in asked if a.program.folds], splits[name], problems, notes)
+        full = _full(request, name, whole, seen, splits[name], notes)
+        if full is not None and "oracle" in full[1]:  # masks that nobody has looked at yet
             opened = check(path, oracle=True, **given)
             hashes[f"{name}/masks"], problems = opened.hash, problems + opened.errors
         cells += _cells(request, name, path, asked, k, full, splits[name])
@@ -182,29 +190,52 @@ def _unchosen(name: str, seen: dict[str, Checked], k: int) -> list[str]:
     return notes
 
 
+def _folded(
+    name: str, seen: dict[str, Checked], arms: list[str], split: str, problems: list[Problem], notes: list[str]
+) -> None:
+    """Arms in folds keep all labels for training where other rows lose some of them to val."""
+    carved = [c for c in seen.values() if c.index.val_source == "carved"]
+    if not arms or not carved:
+        return
+    those, why = ", ".join(arms), "val is carved from the labels, and in folds no label is left out for it"
+    if split == "val":
+        fix = "add val/images and val/masks, or leave these arms out"
+        problems.append(Problem("D19", str(carved[0].index.root), f"has no val set for {those}: {why}", fix))
+    else:
+        notes.append(f"{name}: {those} with more labels than the other rows: {why}")
+
+
 def _full(
-    request: Request, name: str, path: Path, seen: dict[str, Checked], split: str, notes: list[str]
-) -> dict[str, Any] | None:
-    """The options of the full-label row, or None with the reason in the notes."""
+    request: Request, name: str, whole: Checked, seen: dict[str, Checked], split: str, notes: list[str]
+) -> Full | None:
+    """The full-label row, or None with the reason in the notes. whole: the folder with all labels."""
     if request.baselines == "none":
         return None
-    index = find(path)
-    oracle = any(item.masks for item in index.unlabeled)
-    fewer = any(len(c.index.labeled) + len(c.index.val) * (c.index.val_source == "carved") < len(index.labeled)
-                for c in seen.values())  # fmt: skip
-    if not oracle and not fewer:
-        notes.append(f"{name}: no masks of unlabeled images, so there is no row 'full labels'")
+    unlabeled = find(whole.index.root).unlabeled
+    masks = sum(bool(item.masks) for item in unlabeled)
+    fewer = any(_known(c) < _known(whole) for c in seen.values())
+    if not masks and not fewer:
+        notes.append(f"{name}: no masks of unlabeled images, so there is no row '{FULL}'")
         return None
     if split == "val" and any(c.index.val_source == "carved" for c in seen.values()):
-        notes.append(
-            f"{name}: val is carved from the labels, so 'full labels' would have trained on it and is left out"
-        )
+        notes.append(f"{name}: val is carved from the labels, so '{FULL}' would have trained on it and is left out")
         return None
-    return {"labels": "all", "oracle": True} if oracle else {"labels": "all"}
+    if not masks:
+        return FULL, {"labels": "all"}
+    row = FULL
+    if masks < len(unlabeled):
+        row = f"{FULL}, {masks} of {len(unlabeled)} masks"
+        notes.append(f"{name}: only {masks} of {len(unlabeled)} unlabeled images have masks, so there is no '{FULL}'")
+    return row, {"labels": "all", "oracle": True}
+
+
+def _known(checked: Checked) -> int:
+    """Images whose masks are trained on, or were until val was carved."""
+    return len(checked.index.labeled) + len(checked.index.val) * (checked.index.val_source == "carved")
 
 
 def _cells(
-    request: Request, name: str, path: Path, asked: list[Asked], k: int, full: dict[str, Any] | None, split: str
+    request: Request, name: str, path: Path, asked: list[Asked], k: int, full: Full | None, split: str
 ) -> list[Cell]:
     """Seed after seed: the committee and the other labels-only rows, then the methods; plain before its programs."""
     cells: list[Cell] = []
@@ -234,8 +265,8 @@ def _cells(
                 if a.config.method != "supervised":  # whose members are the committee's
                     done.setdefault(a.config.method, []).append(made)
         if full is not None:
-            options = {"method": "supervised", **full}
-            add("full", seed, "full labels", options, plain, [], 1, "full-labels")
+            row, options = full
+            add("full", seed, row, {"method": "supervised", **options}, plain, [], 1, "full-labels")
     return cells
 
 

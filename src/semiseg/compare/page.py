@@ -9,7 +9,7 @@ from pathlib import Path
 from semiseg.compare import figures
 from semiseg.compare.cells import Row
 from semiseg.compare.gather import Arm, Group, average
-from semiseg.compare.grid import Grid
+from semiseg.compare.grid import LARGEST, Grid
 from semiseg.compare.pictures import side_by_side
 from semiseg.compare.request import BASE
 from semiseg.compare.statistics import BLOCKS, TOO_FEW, Interval
@@ -86,7 +86,7 @@ def _head(grid: Grid, groups: Sequence[Group], rows: Sequence[Row]) -> str:
         ("Cells", f"{ended.count('finished')} of {len(ended)}", f"{ended.count('failed')} failed"),
         ("Seeds", str(grid.request.seeds), "paired: equal seeds, equal batches"),
         ("Steps", count(grid.request.steps), "of every model"),
-        ("Models", str(grid.models), "trained at most by one method, and by labels only"),
+        ("Models", str(grid.models), f"of labels only, as many as {LARGEST[grid.request.baselines]}"),
     ]
     items = "".join(f'<div class="tile"><dt>{t}</dt><dd>{v}<small>{esc(u)}</small></dd></div>' for t, v, u in tiles)
     return (
@@ -173,9 +173,8 @@ def _matrix(group: Group) -> str:
 def _meaning(group: Group) -> str:
     """What the columns mean, and the gap that is there to be closed."""
     text = "Means over seeds. Time and images forwarded are those of all models behind an arm."
-    share = next((a.share for a in group.arms if a.share is not None), None)
-    if share is not None:
-        text += f" Full labels are worth {esc(span(share.gap))} mIoU here; "
+    if group.full is not None and group.full.gain is not None:
+        text += f" {esc(group.full.name.capitalize())} are worth {esc(span(group.full.gain))} mIoU here; "
         text += "less than 3 standard errors or 0.03 is no headroom."
     return text
 

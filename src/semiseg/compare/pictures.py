@@ -34,7 +34,7 @@ def side_by_side(group: Group, data: Path, budget: int) -> str:
         return ""
     seed = first.seeds[0]
     run = first.cells[0]
-    folder = next(f for s, f in first.folders.items() if s == seed).parents[1]
+    folder = first.folders[seed][0].parents[1]
     classes = ClassMap.from_json(storage.read_json(folder / "run.json")["data"]["classes"])
     colors = _colors(folder, classes.names)
     names = first.readings[seed].names

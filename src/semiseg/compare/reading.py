@@ -22,7 +22,7 @@ from semiseg.compare import counting, scores
 from semiseg.compare.statistics import counts
 from semiseg.data import decode
 from semiseg.data.folder import find, read_label
-from semiseg.data.index import Item
+from semiseg.data.index import Item, order
 from semiseg.errors import DATA, Problem, Refusal
 from semiseg.inconsistency import inconsistency_mask
 from semiseg.model import Model
@@ -34,6 +34,20 @@ PICTURES, SIDE = 6, 240
 
 
 @dataclass(frozen=True)
+class Part:
+    """An arm of a finished run: its row, the members that predict together, and their METRICS on val.
+
+    first: it is the first model of a committee, whose training alone it cost. shipped: it is the model of the run.
+    """
+
+    name: str
+    folders: list[str]
+    val: dict[str, Any] | None
+    first: bool
+    shipped: bool
+
+
+@dataclass(frozen=True)
 class Reading:
     """One arm on one split. found (N,C,3) hits, false alarms, misses; edges the same on boundaries; bins (16,3).
 
@@ -42,7 +56,7 @@ class Reading:
     pictures: PNG files of the predicted ids at display size, labels below each other where they overlap.
     """
 
-    arm: str
+    part: Part
     names: list[str]
     multilabel: bool
     found: Array
@@ -50,7 +64,6 @@ class Reading:
     bins: Array
     cells: Array | None
     share: Array | None
-    members: int
     pictures: list[Path]
 
 
@@ -60,7 +73,8 @@ def items_of(model: Model, data: Path, split: str) -> list[Item]:
     items = [i for i in index.split(split) if i.masks]
     if split == "val" and not items:
         carved = set(storage.read_json(model.run / "run.json")["data"]["splits"]["val"])
-        items = [i for _, i in index.items() if i.name in carved and i.masks]
+        known = [i for _, i in index.items() if i.name in carved and i.masks]
+        items = sorted(known, key=lambda i: order(i.name))  # as in every split; labels keep the order of their list
     if not items:
         raise Refusal(Problem("D19", str(data), f"has no {split} set with masks"), DATA)
     return items
@@ -71,12 +85,18 @@ def spread(n: int, wanted: int = PICTURES) -> list[int]:
     return sorted({round(i * (n - 1) / max(1, min(n, wanted) - 1)) for i in range(min(n, wanted))}) if n else []
 
 
-def arms_of(run: Path, title: str) -> dict[str, list[str]]:
-    """Arm -> the members that predict together. A committee of labels-only models has several arms."""
+def arms_of(run: Path, title: str) -> list[Part]:
+    """The arms of a run. A committee has several: its first model, which bears the cell's title, the best, the average."""
     summary = storage.read_json(run / "summary.json")
+    model = summary["model"]
     if summary["program"] != "committee":
-        return {title: [summary["model"]["folder"]]}
-    return {a["name"]: [a["folder"]] if a["folder"] else summary["committee"] for a in summary["arms"]}
+        return [Part(title, [model["folder"]], model.get("val"), False, True)]
+    front = summary["arms"][0]["name"]
+    return [
+        Part(title + a["name"].removeprefix(front), [a["folder"]] if a["folder"] else summary["committee"], a["val"],
+             n == 0, a["folder"] == model["folder"])
+        for n, a in enumerate(summary["arms"])
+    ]  # fmt: skip
 
 
 def read(
@@ -87,7 +107,7 @@ def read(
     if not storage.is_sealed(folder):
         Log(run, quiet=True).event("evaluated", split=split, ensemble=False, by="compare")
         _write(run, data, split, title, folder, progress)
-    return load(folder)
+    return load(folder, arms_of(run, title))
 
 
 def _write(
@@ -95,7 +115,7 @@ def _write(
 ) -> None:
     model = Model(run)
     items = items_of(model, data, split)
-    arms = arms_of(run, title)
+    arms = {part.name: part.folders for part in arms_of(run, title)}
     committee = model.folders["committee"] if len(model.folders["committee"]) > 1 else []
     shown = {i: n for n, i in enumerate(spread(len(items)))}
     rows: dict[str, list[dict[str, Array]]] = {arm: [] for arm in arms}
@@ -175,18 +195,17 @@ def _png(label: Array) -> bytes:
     return buffer.getvalue()
 
 
-def load(folder: Path) -> list[Reading]:
-    """The arms of a stored reading. Raises Refusal (exit 4) when it is damaged."""
+def load(folder: Path, parts: Sequence[Part]) -> list[Reading]:
+    """The arms of a stored reading, in the order they were read. Raises Refusal (exit 4) when it is damaged."""
     storage.verify(folder)
     about = storage.read_json(folder / "reading.json")
     tensors = {k: t.numpy() for k, t in storage.read_tensors(folder / "counts.safetensors").items()}
-    overlap, alone = about["multilabel"], len(about["arms"]) == 1  # then the committee is that of the arm's method
+    overlap, alone = about["multilabel"], len(parts) == 1  # then the committee is that of the arm's method
     return [
         Reading(
-            arm["name"], about["images"], overlap, counts(tensors[f"{n}.confusion"], overlap), tensors[f"{n}.boundary"],
+            part, about["images"], overlap, counts(tensors[f"{n}.confusion"], overlap), tensors[f"{n}.boundary"],
             tensors[f"{n}.bins"].sum(0), tensors.get(f"{n}.cells"),
-            tensors.get("share") if alone or len(arm["members"]) > 1 else None,
-            len(arm["members"]), sorted(folder.glob(f"{n}-*.png")),
+            tensors.get("share") if alone or len(part.folders) > 1 else None, sorted(folder.glob(f"{n}-*.png")),
         )
-        for n, arm in enumerate(about["arms"])
+        for n, part in enumerate(parts)
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 from semiseg.errors import Problem, Refusal, nearest
 from semiseg.methods import METHODS, arguments, method_class
 from semiseg.programs import PROGRAMS, program_class
+from semiseg.programs.base import Program
 from semiseg.programs.evalnet import EvalNetProgram
 from semiseg.programs.im_plus import IMPlusPlus
 from semiseg.programs.train import configure
@@ -21,7 +22,8 @@ BUDGET = ("batch", "size", "resize", "network", "weights", "freeze")
 """Keys that all arms have in common: an arm with another one would differ from labels only in more than its method."""
 JUDGED = (EvalNetProgram, IMPlusPlus)
 """Programs that train an EvalNet beside their members, for as many steps as one of them."""
-BASE = "labels only"
+BASE, FULL = "labels only", "full labels"
+"""The rows that every comparison has begin so."""
 
 
 @dataclass
@@ -50,7 +52,22 @@ class Asked:
     name: str
     sets: tuple[str, ...]
     config: Config
-    models: int
+    program: Program
+
+    @property
+    def judged(self) -> bool:
+        """Does it train an EvalNet?"""
+        return isinstance(self.program, JUDGED)
+
+    @property
+    def models(self) -> int:
+        """Models that it trains; an EvalNet is one."""
+        return self.program.models + self.judged
+
+    @property
+    def first(self) -> int:
+        """Models of its generation 0; snapshots and averages are of one."""
+        return 1 if self.program.members_by == "snapshots" else min(self.program.members, self.program.models)
 
 
 def numbers(request: Request) -> list[Problem]:
@@ -133,14 +150,16 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
         if given == {"supervised"} and not own:
             notes.append(f"{name}: it is the row '{BASE}' already")
             continue
-        if given == {"supervised", "committee"}:
+        if given == {"supervised", "committee"} and not own:
             notes.append(f"{name}: labels only train a committee in every comparison")
             continue
         title = ", ".join([name, *own])
         if changed := _training(own):
             notes.append(f"{title}: has its own {', '.join(changed)}, so its difference is not of the method alone")
-        models = made.models + isinstance(made, JUDGED)
-        asked.setdefault(", ".join([config.name, *own]), Asked(title, name, (*shared, *own), config, models))
+        one = Asked(title, name, (*shared, *own), config, made)
+        if one.judged:
+            notes.append(f"{title}: its EvalNet learns from the masks of val, which no labels-only row does")
+        asked.setdefault(", ".join([config.name, *own]), one)
     for text in request.sets:
         key = text.partition("=")[0].strip()
         if text not in used and key not in OWN and keys:

@@ -37,7 +37,7 @@ def as_row(arm: Arm, group: Group, command: str) -> Json:
         "gap_note": share.why if share else "", "note": "; ".join(filter(None, (remark(arm), TOO_FEW if few else ""))),
         "seconds": average(f.get("seconds", [])), "images_forwarded": average(f.get("images_forwarded", [])),
         "parameters": average(f.get("parameters", [])),
-        "seeds": arm.seeds, "n_seeds": len(arm.seeds), "n_images": group.images,
+        "seeds": arm.seeds, "n_seeds": arm.counted, "n_images": group.images,
         "failed": "; ".join(f"seed {s}: {m}" for s, m in sorted(arm.failed.items())), "commit": arm.commits,
         "command": command,
     }  # fmt: skip
@@ -79,6 +79,8 @@ def remark(arm: Arm) -> str:
         said.append(f"kept generation 0 in {arm.kept} of {len(arm.seeds)}")
     if back:
         said.append(f"earlier generation kept in {back} of {len(arm.seeds)}")
+    if arm.counted < len(arm.seeds):
+        said.append(f"Δ over {plural(arm.counted, 'seed')} of {len(arm.seeds)}")
     if arm.failed:
         said.append(f"failed: {len(arm.failed)}")
     return "; ".join(said)
@@ -86,7 +88,8 @@ def remark(arm: Arm) -> str:
 
 def limits(group: Group) -> list[str]:
     """What the seeds and images of a group cannot tell."""
-    seeds = max((len(a.seeds) for a in group.arms), default=0)
+    compared = [a.counted for a in group.arms if a.gain is not None]
+    seeds = max(compared or [len(a.seeds) for a in group.arms], default=0)
     said: list[str] = []
     if not seeds:
         return said
@@ -172,5 +175,5 @@ def _columns(arm: Arm) -> dict[str, str]:
         "boundary IoU": digits(mean["boundary_iou"]), "calibration error": digits(mean["calibration_error"]),
         "MCCE": digits(mean["mcce"], ".2f"), "val, best": digits(mean["val_miou"]), "val, last": digits(mean["val_last"]),
         "seconds": digits(mean["seconds"], ",.0f"), "images forwarded": digits(mean["images_forwarded"], ",.0f"),
-        "seeds": str(len(arm.seeds)), "remarks": remark(arm) or "–",
+        "seeds": str(arm.counted), "remarks": remark(arm) or "–",
     }  # fmt: skip

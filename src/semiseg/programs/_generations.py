@@ -108,7 +108,7 @@ class Generations(Program):
         if folder == FIRST and session.data.config.committee:
             return given_consensus(session, folder, self.rule())
         networks: list[nn.Module] = [session.load(m) for m in committee]
-        return consensus(session, networks, folder, self.rule())
+        return consensus(session, networks, folder, self.rule(), [m.folder for m in committee])
 
     def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
         """What students of a generation are trained with: a session with its data and configuration, and planes."""

@@ -28,7 +28,7 @@ from semiseg.networks.evalnet import EvalNet
 from semiseg.programs.consensus import opinions
 from semiseg.programs.session import Member, Session
 from semiseg.task import Task
-from semiseg.training.config import Config
+from semiseg.training.config import SELECTABLE, Config
 from semiseg.training.evaluate import images
 from semiseg.training.signals import STOP, Stopped
 
@@ -119,7 +119,7 @@ def judge_of(session: Session, members: list[Member]) -> Judge:
     network.load_state_dict(storage.read_tensors(path / "weights.safetensors"))
     about = storage.read_json(path / "result.json")
     session.beside[FOLDER] = {k: about.get(k, 0) for k in ("seconds", "images_forwarded")}
-    if about["val_images"] < 20:
+    if about["val_images"] < SELECTABLE:
         session.warnings.append(f"EvalNet learned to judge masks from {about['val_images']} val images only.")
     return Judge(network.to(device).eval(), data.task, data.config.size, about["typical"])
 

@@ -41,7 +41,7 @@ class OneTeacher(Generations):
         def ask(chosen: list[int]) -> Said:
             return Said(*opinions([network], data.task, images(data.unlabeled, chosen, data.units)))
 
-        return consensus_by(session, ask, 1, folder, Rule())
+        return consensus_by(session, ask, folder, Rule())
 
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
         if len(committee) > 1:

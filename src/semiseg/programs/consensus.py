@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +27,13 @@ from semiseg.training.inference import tiled
 class Said:
     """What somebody says of B images. votes: labels (M,B,…), 255 = no opinion; mean: probabilities (B,K,h,w), if asked for.
 
-    chosen: labels (B,…) that are taught everywhere, whatever the votes say.
+    chosen: labels (B,…) that are taught everywhere, whatever the votes say. drawn: votes that no network gave.
     """
 
     votes: Tensor
     mean: Tensor | None = None
     chosen: Tensor | None = None
+    drawn: int = 0
 
 
 Ask = Callable[[list[int]], Said]
@@ -42,7 +44,8 @@ class Stored:
     """A finished consensus. planes: (P,L) labels and (P,1|L) agreement, uint8, lying like the store's pixels.
 
     share, per_class, inconsistent_share of rows: None or empty where one alone was asked, who disagrees with nobody.
-    absent: classes that nobody sees anywhere.
+    absent: classes that nobody sees anywhere. who: folders of the run's members, where the rows hold their plain
+    disagreement. cost: seconds and images_forwarded of asking; 0 where an older version did not note them.
     """
 
     planes: tuple[Tensor, Tensor]
@@ -50,6 +53,8 @@ class Stored:
     per_class: dict[str, float | None]
     rows: list[dict[str, Any]]
     absent: list[str] = field(default_factory=list)
+    who: list[str] = field(default_factory=list)
+    cost: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,43 +73,58 @@ class Rule:
     dilate: int = 0
     doubtful: bool = False
 
+    @property
+    def plain(self) -> bool:
+        """Is a pixel inconsistent exactly where two members differ?"""
+        return not self.agreement and max(self.erode, self.dilate) < 2
 
-def consensus(session: Session, networks: Sequence[nn.Module], folder: str, rule: Rule) -> Stored:
-    """Ask the committee about every unlabeled image (or find the answer stored) in `folder` of the run."""
+
+def consensus(
+    session: Session, networks: Sequence[nn.Module], folder: str, rule: Rule, who: Sequence[str] = ()
+) -> Stored:
+    """Ask the committee about every unlabeled image (or find the answer stored) in `folder` of the run.
+
+    who: the networks' folders, where they are members of the run.
+    """
     data = session.data
 
     def ask(chosen: list[int]) -> Said:
         return Said(*opinions(networks, data.task, images(data.unlabeled, chosen, data.units), rule.vote == "mean"))
 
-    return consensus_by(session, ask, len(networks), folder, rule)
+    return consensus_by(session, ask, folder, rule, who)
 
 
-def consensus_by(session: Session, ask: Ask, members: int, folder: str, rule: Rule) -> Stored:
+def consensus_by(session: Session, ask: Ask, folder: str, rule: Rule, who: Sequence[str] = ()) -> Stored:
     """`consensus` of whoever answers `ask(rows of the unlabeled store)`."""
     path, store = session.run / folder, session.data.unlabeled
     if not storage.is_sealed(path):
         with session.log.timed("consensus"), session.log.bar("consensus", len(store)) as bar:
             session.log.event("consensus", folder=folder)
-            _write(session, ask, members, path, rule, bar)
-    return load(path)
+            _write(session, ask, path, rule, who, bar)
+    return found(session, folder)
 
 
-def _write(session: Session, ask: Ask, members: int, path: Path, rule: Rule, bar: Any) -> None:
-    data, task = session.data, session.data.task
+def found(session: Session, folder: str) -> Stored:
+    """A finished consensus of the run; what it cost counts on every try."""
+    stored = load(session.run / folder)
+    session.asked[folder] = stored.cost
+    return stored
+
+
+def _write(session: Session, ask: Ask, path: Path, rule: Rule, who: Sequence[str], bar: Any) -> None:
+    data, task, start, forwarded = session.data, session.data.task, time.monotonic(), 0
     storage.remove(path)  # what a killed or damaged one left
     path.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
-    claimed = torch.zeros(task.channels, dtype=torch.float64)  # pixels that some member gave to the class
-    disputed = torch.zeros(task.channels, dtype=torch.float64)  # of these, inconsistent ones
+    counts = torch.zeros(2, task.channels, dtype=torch.int64)
     with (path / "label.bin").open("wb") as labels, (path / "agree.bin").open("wb") as agrees:
         for chosen in batches(data.unlabeled):
             said = ask(chosen)
-            votes = said.votes if len(said.votes) > 1 else said.votes.repeat(2, *[1] * (said.votes.ndim - 1))
+            members = len(said.votes)
+            forwarded += (members - said.drawn) * len(chosen)
+            votes = said.votes if members > 1 else said.votes.repeat(2, *[1] * (said.votes.ndim - 1))
             made = agreed(votes, task, rule)
-            for k in range(task.channels):
-                some = ((votes[:, :, k] == 1) if task.multilabel else (votes == k)).any(0)
-                claimed[k] += some.sum()
-                disputed[k] += (some & ~made.agree[:, k if made.agree.shape[1] > 1 else 0]).sum()
+            counts += claims(votes, made.agree, task).cpu()
             label, agree = made
             if said.chosen is not None:
                 label, agree = agreed(torch.stack([said.chosen, said.chosen]), task, Rule())
@@ -122,9 +142,8 @@ def _write(session: Session, ask: Ask, members: int, path: Path, rule: Rule, bar
                     }
                 )
             bar(len(rows))
-    shown = zip(task.names, claimed, disputed, strict=True)
-    per_class = {n: float(d / c) if c else None for n, c, d in shown} if members > 1 else {}
-    absent = [n for n, c in zip(task.names, claimed, strict=True) if not c]
+    shown = list(zip(task.names, *counts.tolist(), strict=True))
+    per_class = {n: d / c if c else None for n, c, d in shown} if members > 1 else {}
     text = io.StringIO()
     writer = csv.DictWriter(text, ["image", "inconsistent_share"], lineterminator="\n")
     writer.writeheader()
@@ -132,8 +151,25 @@ def _write(session: Session, ask: Ask, members: int, path: Path, rule: Rule, bar
     storage.write_text(path / "inconsistency.csv", text.getvalue())
     channels = {"label": task.channels if task.multilabel else 1, "agree": int(agree.shape[1])}
     total = sum(r["inconsistent_share"] for r in rows) / max(1, len(rows)) if members > 1 else None
-    storage.write_json(path / "consensus.json", {**channels, "share": total, "per_class": per_class, "absent": absent})
+    storage.write_json(path / "consensus.json", {
+        **channels, "share": total, "per_class": per_class, "absent": [n for n, c, _ in shown if not c],
+        "who": list(who) if rule.plain else [], "seconds": round(time.monotonic() - start, 3),
+        "images_forwarded": forwarded,
+    })  # fmt: skip
     storage.seal(path, {"members": members})
+
+
+def claims(votes: Tensor, agree: Tensor, task: Any) -> Tensor:
+    """(2,K): pixels that a member of votes (M,B,…) gives to the class, and those of them that agree (B,1|K,H,W) lacks."""
+    if task.multilabel:
+        some = (votes == 1).any(0)
+        return torch.stack([where.sum((0, 2, 3)) for where in (some, some & ~agree)])
+    counts = torch.zeros(2, 256, dtype=torch.int64, device=votes.device)
+    for m, vote in enumerate(votes):
+        new = (vote != votes[:m]).all(0)  # a pixel counts once for a class, whoever gives it
+        for row, where in enumerate((new, new & ~agree[:, 0])):
+            counts[row] += torch.bincount(vote.masked_fill(~where, IGNORE).flatten().long(), minlength=256)
+    return counts[:, : task.channels]
 
 
 def agreed(votes: Tensor, task: Any, rule: Rule) -> Consensus:
@@ -180,7 +216,10 @@ def load(path: Path) -> Stored:
         rows = [{**r, "inconsistent_share": float(r["inconsistent_share"]) if r["inconsistent_share"] else None}
                 for r in csv.DictReader(file)]  # fmt: skip
     absent = about.get("absent", [name for name, value in about["per_class"].items() if value is None])
-    return Stored((plane("label"), plane("agree")), about["share"], about["per_class"], rows, absent)
+    cost = {k: about.get(k, 0) for k in ("seconds", "images_forwarded")}
+    return Stored(
+        (plane("label"), plane("agree")), about["share"], about["per_class"], rows, absent, about.get("who", []), cost
+    )
 
 
 def on_device(planes: tuple[Tensor, Tensor], store: Store) -> tuple[Tensor, Tensor]:

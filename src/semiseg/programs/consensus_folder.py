@@ -16,9 +16,10 @@ from semiseg.batch import IGNORE
 from semiseg.data import decode
 from semiseg.data.classes import ClassMap
 from semiseg.errors import DATA, Problem, Refusal
+from semiseg.inconsistency import Consensus
 from semiseg.predict import Progress, scan_images, write_failed
 from semiseg.predict_out import Output, filling, mask_places, png, seen_from
-from semiseg.programs.consensus import Rule, agreed
+from semiseg.programs.consensus import Rule, agreed, claims
 from semiseg.programs.given import open_all
 from semiseg.programs.outputs import write_ranking
 from semiseg.programs.voices import Drawn, Predicts, Voice
@@ -60,8 +61,9 @@ def consensus_folder(
             try:
                 digest = hashlib.sha256(decode.load(path)).hexdigest()
                 votes = _votes(voices, name, path)
-                claimed += _claims(votes, task)
-                contents, row, share = _agreed(votes, classes, task)
+                made = agreed(votes, task, Rule())
+                claimed += claims(votes, made.agree, task)[0].numpy()
+                contents, row, share = _files(made, classes, task)
                 output.put(name, path, digest, key, dict(zip(places(name), contents, strict=True)), row)
                 rows.append({"image": name, "path": str(path), "score": share})
             except Refusal as refusal:
@@ -114,16 +116,8 @@ def _votes(voices: Sequence[Voice], name: str, path: Path) -> torch.Tensor:
     return torch.stack(labels).unsqueeze(1)
 
 
-def _claims(votes: torch.Tensor, task: Task) -> np.ndarray:
-    if task.multilabel:
-        return (votes == 1).any(0).sum((0, 2, 3)).numpy()
-    some = [(votes == k).any(0).sum() for k in range(task.channels)]
-    return torch.stack(some).numpy()
-
-
-def _agreed(votes: torch.Tensor, classes: ClassMap, task: Task) -> tuple[list[bytes], dict[str, Any], float]:
+def _files(made: Consensus, classes: ClassMap, task: Task) -> tuple[list[bytes], dict[str, Any], float]:
     """One image's masks and map as files; its row of consensus.csv; its inconsistent share."""
-    made = agreed(votes, task, Rule())
     label, doubt = made.label[0].numpy(), made.inconsistent[0, 0].numpy()
     contents = [*encode(label[0] if classes.kind == "binary" else label, classes), png(doubt.astype(np.uint8) * 255)]
     planes = label if task.multilabel else np.stack([label == k for k in range(task.channels)])

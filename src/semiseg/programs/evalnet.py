@@ -22,7 +22,7 @@ from semiseg.programs._generations import Generations
 from semiseg.programs._judge import Judge, judge_of, require_val
 from semiseg.programs._lessons import rows_of
 from semiseg.programs.base import Outcome
-from semiseg.programs.consensus import Rule, Said, Stored, consensus_by, load, opinions
+from semiseg.programs.consensus import Rule, Said, Stored, consensus_by, found, load, opinions
 from semiseg.programs.session import Member, Session
 from semiseg.training.config import Config
 from semiseg.training.evaluate import images
@@ -58,13 +58,13 @@ class EvalNetProgram(Generations):
     def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:
         """The best judged mask of every image as planes, and its quality in quality.csv beside them."""
         path, table = session.run / folder, session.run / folder.replace("consensus", "quality.csv")
+        judge = judge_of(session, first_members(session, committee))  # on every try, since it counts and warns
         if storage.is_sealed(path) and table.is_file():
-            return load(path)
+            return found(session, folder)
         storage.remove(path)  # planes without their quality
-        judge = judge_of(session, first_members(session, committee))
         networks = [session.load(m) for m in committee]
         before = self._before(session, folder)
-        found: list[float] = []
+        values: list[float] = []
 
         def ask(chosen: list[int]) -> Said:
             image = images(session.data.unlabeled, chosen, session.data.units)
@@ -74,11 +74,11 @@ class EvalNetProgram(Generations):
                 kept = torch.stack([rows_of(session, before.planes[0], i) for i in chosen]).to(votes.device)
                 votes = torch.cat([votes, (kept if judge.task.multilabel else kept[:, 0]).unsqueeze(0)])
             best, value = pick(judge, image, votes)
-            found.extend(value.tolist())
+            values.extend(value.tolist())
             return Said(members, chosen=best)
 
-        stored = consensus_by(session, ask, len(networks), folder, Rule())
-        write_quality(session, table, found)
+        stored = consensus_by(session, ask, folder, Rule(), [m.folder for m in committee])
+        write_quality(session, table, values)
         return stored
 
     def _before(self, session: Session, folder: str) -> Stored | None:

@@ -169,10 +169,10 @@ def given_consensus(session: Session, folder: str, rule: Rule) -> Stored:
             image = decode.read_image(paths[name])
             for said, voice in zip(votes, voices, strict=True):
                 said.append(fit(voice.label(name, paths[name], image), int(store.height[i]), int(store.width[i])))
-        return Said(torch.stack([torch.stack(said) for said in votes]).to(store.pixels.device))
+        labels = torch.stack([torch.stack(said) for said in votes]).to(store.pixels.device)
+        return Said(labels, drawn=sum(isinstance(v, Drawn) for v in voices))
 
-    count = len(split(session.data.config.committee))
-    return consensus_by(session, ask, count, folder, rule)
+    return consensus_by(session, ask, folder, rule)
 
 
 def fit(label: np.ndarray, height: int, width: int) -> Tensor:

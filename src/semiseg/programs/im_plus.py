@@ -28,8 +28,9 @@ COPIES = 5
 
 
 class IMPlus(IM):
-    """As im, with all its arguments and a noisy-student schedule.
+    """IM+: inconsistency masks whose students grow and are noised more from generation to generation.
 
+    As im, with all its arguments.
     grow: what unet1x1 gains in width every generation; 0 = it does not grow, nor do networks that are named for members.
     """
 
@@ -53,7 +54,7 @@ class IMPlus(IM):
 
 
 class IMPlusPlus(IMPlus):
-    """As im_plus, with one to five copies of an image in a pass, the more the better EvalNet judges its mask.
+    """IM++: IM+ in which an image is seen once to five times in a pass, the more often the better EvalNet judges its mask.
 
     low, high: quality up to which an image has one copy, and above which it has five; 0 = the values that a fifth of the
     images lie below, and above. EvalNet learns from val images.
@@ -84,8 +85,8 @@ class IMPlusPlus(IMPlus):
 
     def _quality(self, session: Session, generation: int, stored: Stored) -> Tensor:
         path = session.run / f"generation-{generation}/quality.csv"
+        judge, data = judge_of(session, first_members(session, [])), session.data  # on every try: it counts and warns
         if not path.is_file():
-            judge, data = judge_of(session, first_members(session, [])), session.data
             values: list[float] = []
             for chosen in batches(data.unlabeled):
                 image = images(data.unlabeled, chosen, data.units)

@@ -31,17 +31,13 @@ PICTURES = 8
 def label_next(session: Session, outcome: Outcome) -> list[dict[str, Any]]:
     """Rank the unlabeled images by how much the committee disagrees, most first; else by the doubt of the model.
 
-    score: the inconsistent share of the pixels, for a given committee what was stored of it; for a single model, and where
-    that share is the same for all images, the model's mean of 1 - confidence. Writes label_next.csv as `write_ranking`.
+    score: the inconsistent share of the pixels, from the consensus where it holds that; for a single model, and where that
+    share is the same for all images, the model's mean of 1 - confidence. Writes label_next.csv as `write_ranking`.
     """
     data, names = session.data, session.data.unlabeled.names
     paths = {item.name: str(item.image) for item in data.checked.index.unlabeled}
     shared = bool(data.config.committee) or len(outcome.committee) > 1
-    if data.config.committee:
-        stored = {row["image"]: row["inconsistent_share"] for row in load(session.run / FIRST).rows}
-        scores = [stored[name] for name in names]
-    else:
-        scores = _scored(session, outcome.committee)
+    scores = _stored(session, outcome.committee) or _scored(session, outcome.committee)
     if shared and len(scores) > 1 and len(set(scores)) == 1:  # a constant ranks nothing
         scores, shared = _scored(session, [outcome.model]), False
     rows = [{"image": n, "path": paths.get(n, ""), "score": s} for n, s in zip(names, scores, strict=True)]
@@ -63,6 +59,17 @@ def write_ranking(path: Path, rows: list[dict[str, Any]], committee: bool = True
     writer.writerows({**r, "score": f"{r['score']:.6f}"} for r in rows)
     storage.write_text(path, text.getvalue())
     return rows
+
+
+def _stored(session: Session, members: Sequence[Member]) -> list[float]:
+    """What a finished consensus of just these members holds of every unlabeled image, or that of a given committee."""
+    given = bool(session.data.config.committee)
+    path = session.run / (FIRST if given else f"generation-{members[0].generation + 1}/consensus")
+    stored = load(path) if storage.is_sealed(path) else None
+    if stored is None or not (given or stored.who == [m.folder for m in members]):
+        return []
+    shares = {row["image"]: row["inconsistent_share"] for row in stored.rows}
+    return [shares[name] for name in session.data.unlabeled.names]
 
 
 def _scored(session: Session, members: Sequence[Member]) -> list[float]:
@@ -142,7 +149,8 @@ def summary(session: Session, outcome: Outcome, command: str, wall: float) -> di
     """summary.json: everything the report and `semiseg.load` read."""
     data, config = session.data, session.data.config
     model = outcome.model
-    costs = [*(m.result for m in session.members), *session.beside.values()]
+    trained = [*(m.result for m in session.members), *session.beside.values()]
+    asked = list(session.asked.values())
     import resource
 
     return {
@@ -161,7 +169,8 @@ def summary(session: Session, outcome: Outcome, command: str, wall: float) -> di
         "baseline": outcome.baseline.folder if outcome.baseline else None,
         "hash": model.result["hash"], "warnings": list(dict.fromkeys(session.warnings)),
         "seconds": {**{k: round(v, 2) for k, v in session.log.seconds.items()}, "total": round(wall, 2),
-                    "training_all_tries": round(sum(c["seconds"] for c in costs), 2)},
-        "images_forwarded": sum(c["images_forwarded"] for c in costs),
+                    "training_all_tries": round(sum(c["seconds"] for c in trained), 2),
+                    **({"consensus_all_tries": round(sum(c["seconds"] for c in asked), 2)} if asked else {})},
+        "models_trained": len(trained), "images_forwarded": sum(c["images_forwarded"] for c in [*trained, *asked]),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }  # fmt: skip

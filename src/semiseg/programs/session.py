@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from semiseg import storage
 from semiseg.data.cache import Store
 from semiseg.errors import USAGE, Problem, Refusal
+from semiseg.methods import method_class
 from semiseg.methods.base import Refiner
 from semiseg.programs.members import Share, shares
+from semiseg.training.config import SELECTABLE
 from semiseg.training.evaluate import evaluate
 from semiseg.training.logs import Log
-from semiseg.training.loop import SELECTABLE, Job, fit
+from semiseg.training.loop import Job, fit
 from semiseg.training.prepare import Prepared
 
 
@@ -44,8 +46,8 @@ class Member:
 class Session:
     """What a program works with.
 
-    beside: folder of a network that is no member -> seconds and images_forwarded of its training. held: labeled images out
-    of fold that arms were compared on; 0 where that was val.
+    beside: folder of a network that is no member -> seconds and images_forwarded of its training; asked: folder of a
+    consensus -> those of asking for it. held: labeled images out of fold that arms were compared on; 0 where that was val.
     """
 
     run: Path
@@ -56,6 +58,7 @@ class Session:
     warnings: list[str] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
     beside: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: dict[str, dict[str, Any]] = field(default_factory=dict)
     shares: list[Share] = field(default_factory=list)
     held: int = 0
 
@@ -104,11 +107,11 @@ class Session:
                 made.refine = refine
             return made
 
-        cls = type(build())
-        feed = data.feed((config.seed, index), unlabeled=cls.uses_unlabeled or planes is not None, planes=planes,
+        learns = method_class(method or config.method).uses_unlabeled
+        feed = data.feed((config.seed, index), unlabeled=learns or planes is not None, planes=planes,
                          rows=share.labeled)  # fmt: skip
         key = (config.seed, generation, index)
-        attached = planes is not None or (self.data.attached and cls.uses_unlabeled)
+        attached = planes is not None or (self.data.attached and learns)
         alone = not attached and not moments  # a taken over member would bring no snapshots
         shape = config.shape((*key, *share.key), method or config.method, data.checked.hash) if alone else ""
         store = self.scored_on(index)

@@ -24,7 +24,7 @@ from semiseg.errors import BUSY, CHECKPOINT, USAGE, Problem, Refusal, usage
 from semiseg.methods import arguments, method_class, own
 from semiseg.networks import build
 from semiseg.programs import PROGRAMS, outputs, program_class
-from semiseg.programs._generations import Generations
+from semiseg.programs._generations import FIRST, Generations
 from semiseg.programs.given import named, split
 from semiseg.programs.session import Session
 from semiseg.report import write_report
@@ -267,7 +267,7 @@ def _check(config: Config) -> None:
     if config.committee and not isinstance(program, Generations):
         found, fix = f"gives a committee, and {config.name} learns from none", "use --method im, or METHOD+im"
         raise Refusal(Problem("C11", "--committee", found, fix), USAGE)
-    if config.committee:
+    if config.committee and not storage.is_sealed(Path(config.out) / FIRST):  # a finished answer needs nobody any more
         named(split(config.committee))
     for network in dict.fromkeys((config.network, *program.networks)):
         build(network, 3, 2, pretrained=config.weights or None)

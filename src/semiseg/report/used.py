@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from semiseg.report.load import Facts, Json, dicts, mapping
+from semiseg.report.load import Facts, Json, mapping
 from semiseg.report.markup import (
     command,
     count,
@@ -30,6 +30,7 @@ STAGES = {
     "cache": "decode the images",
     "report": "this report",
     "training_all_tries": "training, all tries",
+    "consensus_all_tries": "consensus, all tries",
 }
 VAL = {"given": "given as a folder or list", "carved": "carved from the labeled images",
        "folds": "each member’s fold of the labeled images", "none": "none"}  # fmt: skip
@@ -87,9 +88,7 @@ def took(facts: Facts) -> str:
     pairs.append(("Images forwarded", count(facts.summary.get("images_forwarded"))))
     memory = number(facts.summary.get("peak_memory_mb"))
     pairs.append(("Peak memory", "" if memory is None else f"{count(memory)} MB"))
-    models = [m for g in facts.generations for m in dicts(g.get("members"))]
-    if models:
-        pairs.append(("Models trained", count(len(models))))
+    pairs.append(("Models trained", count(facts.summary.get("models_trained"))))
     return section("time", "How long it took", terms(pairs))
 
 

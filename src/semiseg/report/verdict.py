@@ -7,11 +7,10 @@ from typing import Any
 
 from semiseg.report.load import Json, dicts, mapping
 from semiseg.report.markup import change, count, number, plural, score, signed
+from semiseg.training.config import SELECTABLE
 
 CLEAR = 0.005
 """A smaller difference of mIoU is no clear one: the same training with another seed moves the score as much."""
-FEW = 20
-"""Below this many val images no single score selects anything."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def _few(summary: Json) -> float | None:
     """The number of images that models were scored on when it is too small to tell, else None."""
     scored = mapping(summary.get("scored")) or {"images": mapping(summary.get("counts")).get("val")}
     images = number(scored.get("images"))
-    return images if images is not None and 0 < images < FEW else None
+    return images if images is not None and 0 < images < SELECTABLE else None
 
 
 def _rival(arms: list[Arm], baseline: Arm | None, model: Arm | None) -> Arm | None:
@@ -170,7 +169,7 @@ def _caveats(summary: Json, baseline: Arm | None, model: Arm | None, rival: Arm 
     few = _few(summary)
     if few:
         had = "Val has only" if on(summary) == "val" else "Models were scored on labels that they did not see,"
-        said.append(f"{had} {plural(few, 'image')}; below {FEW} a difference like this can be chance.")
+        said.append(f"{had} {plural(few, 'image')}; below {SELECTABLE} a difference like this can be chance.")
     if summary.get("val_source") == "carved":
         said.append("Val was set aside from your labeled images, so the models trained on fewer labels.")
     if rival:

@@ -15,6 +15,8 @@ from semiseg.errors import USAGE, Problem, Refusal, nearest
 from semiseg.methods import METHODS, own
 from semiseg.training.ranges import ARGUMENTS, CHOICES, RANGES, outside
 
+SELECTABLE = 20
+"""Below this many val images no single score selects anything."""
 FREE = {"out", "workers", "threads", "tensorboard", "device", "data", "reuse", "checkpoint_every", "diagnose"}
 """Keys that may change when a run is resumed."""
 RESOLVED = {"size", "steps", "batch", "unlabeled_batch", "lr", "eval_every", "checkpoint_every", "threads"}

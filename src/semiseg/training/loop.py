@@ -21,14 +21,12 @@ from semiseg.errors import DIVERGED, USAGE, Problem, Refusal
 from semiseg.methods import own
 from semiseg.methods.base import Method
 from semiseg.training import checkpoint
-from semiseg.training.config import Config
+from semiseg.training.config import SELECTABLE, Config
 from semiseg.training.distributed import average_norms, fabric_of, key_of
 from semiseg.training.logs import Board, Log
 from semiseg.training.optimizer import make_optimizer, rate
 from semiseg.training.origin import commit
 from semiseg.training.signals import STOP, Stopped
-
-SELECTABLE = 20  # below this many val images no single score selects anything
 
 
 @dataclass

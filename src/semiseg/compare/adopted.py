@@ -1,0 +1,40 @@
+"""A trained cell is a result of a comparison where it was trained with what its words mean today."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from semiseg import storage
+from semiseg.compare.grid import Cell
+from semiseg.errors import CHECKPOINT, Problem, Refusal
+from semiseg.methods import own
+from semiseg.programs.train import configure
+from semiseg.training.config import FREE, RESOLVED, Config
+from semiseg.training.prepare import default_rate
+
+
+def check(cell: Cell, run: Path) -> None:
+    """Raises Refusal (exit 4) where a method's own file or a default is another one since the cell was trained."""
+    record = storage.read_json(run / "run.json")
+    today = configure(cell.options, list(cell.sets), None, {})
+    if record.get("code", "") != own.digest(today.method):
+        fix = "put the old file back, or choose another --out"
+        raise Refusal(Problem("S08", today.method, "changed since this cell was trained with it", fix), CHECKPOINT)
+    new = _values(replace(today, lr=today.lr or default_rate(today)).to_json())
+    plain = configure({"method": today.name}, [], None, {})  # what an older version did not know it did as by default
+    old = _values(plain.to_json()) | _values(Config().to_json() | record["config"])
+    if changed := [f"{k}: {old.get(k)!r} → {v!r}" for k, v in new.items() if old.get(k) != v]:
+        found = f"was trained with other settings than its words mean today: {', '.join(changed)}"
+        fix = "remove its folder to train it anew, or go on with the version of semiseg that trained it"
+        raise Refusal(Problem("S08", f"cells/{cell.name}", found, fix), CHECKPOINT)
+
+
+def _values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, and arguments as OWNER.argument; what was left to be chosen from the data (0) is not among them."""
+    found = {k: v for k, v in config.items() if k not in FREE and not k.endswith("_args") and (v or k not in RESOLVED)}
+    for part in ("method", "program"):
+        found |= {f"{config[part]}.{k}": v for k, v in config[f"{part}_args"].items()}
+    return found
