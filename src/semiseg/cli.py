@@ -196,7 +196,7 @@ def compare(
     seeds: Annotated[int, typer.Option(help="Seeds 0 to N-1, the same for every method.")] = 3,
     steps: Annotated[int, typer.Option(help="Optimiser steps of every model.")] = 2000,
     labels: Annotated[str, typer.Option(help="Labels to use, with commas: 20,40,160 or all.")] = "all",
-    baselines: Annotated[str, typer.Option(help="all, or none: without full labels and K times the steps.")] = "all",
+    baselines: Annotated[str, typer.Option(help="all, or none: no full labels, no K× steps, smaller K.")] = "all",
     split: Annotated[str, typer.Option(help="What is reported: test, or val while test must stay closed.")] = "test",
     blocks: Annotated[int, typer.Option(help="Neighbouring images drawn together: video, serial sections.")] = 1,
     jobs: Annotated[int, typer.Option(help="Cells at a time; 0 = one per GPU, or one.")] = 0,
