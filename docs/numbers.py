@@ -1,5 +1,6 @@
 """Writes our own numbers into docs/, from results/*.csv: after `<!-- numbers: NAME -->` on a method's page, and where a page
-has `<!-- table: FILE.csv -->`, up to `<!-- end -->`, all arms of a comparison.
+has `<!-- table: FILE.csv -->`, up to `<!-- end -->`, all arms of a comparison; with `<!-- ablation: STAGE -->` those of a
+stage of im_ablation.csv.
 
 python docs/numbers.py            write them
 python docs/numbers.py --check    exit 1 when a page is not what it would write
@@ -15,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TABLES = ("methods_small.csv",)
 TABLE = re.compile(r"(<!-- table: (methods_\w+\.csv) -->\n).*?(?=<!-- end -->)", re.S)
+ABLATION = re.compile(r"(<!-- ablation: (\w+) -->\n).*?(?=<!-- end -->)", re.S)
 MARK = re.compile(r"(<!-- numbers: (\w+) -->\n).*?(?=\n## |\Z)", re.S)
 
 
@@ -81,13 +83,43 @@ def overview(table: str) -> str:
     return "\n".join(lines) + "\n\n"
 
 
+def mean(values: list[float]) -> float:
+    """The standard library's would import this file in the place of its own `numbers`."""
+    return sum(values) / len(values)
+
+
+def ablation(stage: str) -> str:
+    """A line per arm, the best first; a column per data set: mIoU on val, difference to the centre, seeds."""
+    path = ROOT / "results/im_ablation.csv"
+    if not path.is_file():
+        return ""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["stage"] == stage and row["val_miou"]]
+    places = sorted({(row["data"], row["labels"]) for row in rows})
+    factors, cells, order = {row["arm"]: row["factor"] for row in rows}, {}, {}
+    for arm in factors:
+        for place in places:
+            same = [row for row in rows if (row["arm"], row["data"], row["labels"]) == (arm, *place)]
+            if same:
+                score, delta = (mean([float(row[k] or 0) for row in same]) for k in ("val_miou", "delta_centre"))
+                cells[arm, place] = f"{score:.3f}, {delta:+.3f}, {len(same)}"
+                order.setdefault(arm, []).append(delta)
+    heads = [data if labels == "all" else f"{data}, {labels} labels" for data, labels in places]
+    lines = [f"\n| arm | factor | {' | '.join(heads)} |", "|---" * (len(places) + 2) + "|"]
+    for arm in sorted(factors, key=lambda arm: -mean(order[arm])):
+        shown = [cells.get((arm, place), "–") for place in places]
+        lines.append(f"| {arm} | {factors[arm] or '–'} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n\n"
+
+
 def pages() -> dict[Path, str]:
     """Every page as it should be."""
     found = {}
     for path in sorted([*(ROOT / "docs/methods").glob("*.md"), *(ROOT / "docs/explanation").glob("*.md")]):
         text = path.read_text(encoding="utf-8")
         text = MARK.sub(lambda match: match[1] + said(match[2]), text)
-        found[path] = TABLE.sub(lambda match: match[1] + overview(match[2]), text)
+        text = TABLE.sub(lambda match: match[1] + overview(match[2]), text)
+        found[path] = ABLATION.sub(lambda match: match[1] + ablation(match[2]), text)
     return found
 
 

@@ -63,3 +63,26 @@ def test_a_table_has_a_line_for_every_arm_and_a_column_for_every_set(numbers, tm
         "| arm | isic2018, 40 labels | camvid |\n|---|---|---|\n| csl | 0.700, +0.100 (+0.000 to +0.200) | – |" in text
     )
     assert "| labels only | – | 0.300, – |" in text and "old" not in text and text.endswith("<!-- end -->\n\nwhy\n")
+
+
+def test_arms_of_the_ablation_are_in_the_order_of_their_difference(numbers, tmp_path, monkeypatch):
+    monkeypatch.setattr(numbers, "ROOT", tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "docs/explanation").mkdir(parents=True)
+    page = tmp_path / "docs/explanation/mask.md"
+    page.write_text("# mask\n\n<!-- ablation: screen -->\nold\n<!-- end -->\n\nwhy\n")
+    row = {"stage": "screen", "data": "cells", "labels": "all", "factor": "", "arm": "im", "delta_centre": "0"}
+    with (tmp_path / "results/im_ablation.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*row, "val_miou"])
+        writer.writeheader()
+        writer.writerow({**row, "val_miou": "0.5"})
+        for score, delta in (("0.52", "0.02"), ("0.56", "0.06")):
+            writer.writerow({**row, "arm": "x", "factor": "fill", "val_miou": score, "delta_centre": delta})
+        writer.writerow({**row, "arm": "x", "data": "isic", "labels": "40", "val_miou": "0.7"})
+        writer.writerow({**row, "arm": "y", "stage": "confirm", "val_miou": "0.9"})
+        writer.writerow({**row, "arm": "folds", "val_miou": ""})
+    made = numbers.pages()[page]
+    assert "| arm | factor | cells | isic, 40 labels |\n|---|---|---|---|\n" in made
+    lines = [line for line in made.splitlines() if line.startswith(("| x", "| im", "| y", "| folds"))]
+    assert lines == ["| x | – | 0.540, +0.040, 2 | 0.700, +0.000, 1 |", "| im | – | 0.500, +0.000, 1 | – |"]
+    assert made.endswith("<!-- end -->\n\nwhy\n") and "old" not in made
