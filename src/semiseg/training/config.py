@@ -15,6 +15,8 @@ from semiseg.errors import USAGE, Problem, Refusal, nearest
 from semiseg.methods import METHODS, own
 from semiseg.training.ranges import ARGUMENTS, CHOICES, RANGES, outside
 
+LISTED = 12
+"""Arguments that a message names; more are counted, and `semiseg methods` lists them."""
 SELECTABLE = 20
 """Below this many val images no single score selects anything."""
 FREE = {"out", "workers", "threads", "tensorboard", "device", "data", "reuse", "checkpoint_every", "diagnose"}
@@ -162,8 +164,9 @@ class Settings:
         asked = [owner] if owner and owner in self.arguments else [n for n in self.arguments if n]
         dotted = [f"{name}.{a}" for name in asked for a in self.arguments[name]]
         fix = nearest(key, dotted if owner else self.known()) or f"semiseg methods {asked[-1]} lists them"
-        taken = ", ".join(a for name in asked for a in self.arguments[name])
-        expected = taken if owner or not taken else f"a setting, or {taken}"
+        taken = [a for name in asked for a in self.arguments[name]]
+        named = ", ".join(taken) if len(taken) <= LISTED else f"one of the {len(taken)} arguments of {'+'.join(asked)}"
+        expected = named if owner or not taken else f"a setting, or {named}"
         return Problem("C04", where, f"sets the unknown key '{key}'", fix, expected)
 
     def _wrong(self, code: str, where: str, key: str, value: Any, expected: str, fix: str = "") -> None:
