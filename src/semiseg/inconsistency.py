@@ -227,7 +227,7 @@ class InconsistencyMask:
         if self.doubt:
             trust = trust * (planes.label != IGNORE if label.ndim == 4 else (planes.label != IGNORE).unsqueeze(1))
         if self.balance is not None:
-            weight = self.balance.to(trust)
+            self.balance = weight = self.balance.to(trust)  # moved once, not in every step
             trust = trust * (weight[label][:, None] if label.ndim == 3 else _per_label(weight, label))
         if own is None:
             prob = trust.new_zeros((len(trust), 0, *trust.shape[2:]))

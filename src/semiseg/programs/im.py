@@ -101,7 +101,7 @@ class IM(Generations):
 
     def _weights_fit(self) -> None:
         if not 0 <= self.doubt < 1:
-            raise self.wrong("doubt", f"is {self.doubt}", expected="at least 0 and below 1; 1 is --method ensemble")
+            raise self.wrong("doubt", f"is {self.doubt}", expected="at least 0 and below 1: 1 would mask nothing")
         taught, online = {f"label={self.label}": self.label != "ignore"}, {"route=online": self.route == "online"}
         self._alone("doubt", self.doubt > 0, taught | {f"discs={self.discs}": bool(self.discs)})
         self._alone("balance", self.balance, taught | online)
@@ -159,11 +159,8 @@ class IM(Generations):
         data = session.data
         if not self.balance or planes is None or data.labeled.labels is None:
             return None
-        taught, labeled = (
-            class_shares(*planes, data.task, self.doubt),
-            class_shares(data.labeled.labels, None, data.task),
-        )
-        return balance(taught, labeled, data.task.multilabel)
+        taught = class_shares(*planes, data.task, self.doubt)
+        return balance(taught, class_shares(data.labeled.labels, None, data.task), data.task.multilabel)
 
     def run(self, session: Session) -> Outcome:
         """As `Generations`, after a look at what the arguments mean for these data."""
