@@ -53,6 +53,7 @@ def build(
     `pretrained`: None or False from scratch; True or "imagenet" the weights of smp or timm, from the local cache or the
     hub; otherwise the path of a .safetensors file or of a folder with model.safetensors.
     `alpha`: width of `unet1x1`, 0.5 when neither it nor a suffix (`unet1x1:1.0`) is given. `options` go to smp.
+    Weights lie with their channels last: the same numbers in the order in which convolutions are fastest.
     Raises Refusal (exit 2) for an unknown name, a combination that does not work, and weights that cannot be had.
     """
     arch, slash, encoder = name.partition("/")
@@ -66,7 +67,7 @@ def build(
             from semiseg.networks.weights import load_encoder
 
             load_encoder(net, pretrained)
-        return net
+        return _channels_last(net)
     arch, colon, _ = arch.lower().partition(":")
     if arch not in ARCHITECTURES or not encoder:
         raise _unknown(name)
@@ -79,7 +80,14 @@ def build(
     from semiseg.networks.zoo import build_smp
 
     options = VARIANTS.get(variant, {}) | options
-    return build_smp(variant, encoder, channels, classes, mean=mean, std=std, pretrained=pretrained, options=options)
+    net = build_smp(variant, encoder, channels, classes, mean=mean, std=std, pretrained=pretrained, options=options)
+    return _channels_last(net)
+
+
+def _channels_last(net: Network) -> Network:
+    import torch
+
+    return net.to(memory_format=torch.channels_last)
 
 
 def _unet1x1(
