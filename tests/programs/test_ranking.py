@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from semiseg.programs.ranking import RANKINGS, Facts, diverse, drawn, measure, per_foreground, per_outline, plain
+from semiseg.programs.ranking import (
+    RANKINGS,
+    Facts,
+    diverse,
+    drawn,
+    measure,
+    per_foreground,
+    per_outline,
+    plain,
+    typical,
+    typical_doubt,
+)
 from tiny import KINDS, Pixelwise, task_of
 
 EAST, NORTH = np.array([1.0, 0.0]), np.array([0.0, 1.0])
@@ -39,6 +50,14 @@ def test_diverse_is_disputed_and_new():
 def test_without_labels_the_most_disputed_is_first():
     assert names(diverse, []) == "acbd"
     assert diverse([], []) == [] == plain([], [])
+
+
+def test_typical_stands_for_many():
+    """Distances to home: d 4, a 4.5, c 3, b 9; d to a .5, c to b 6, others across. Gains: d 4 + 4, a 4.5 + 3.5, c 3 + 3,
+    b 3 (of c, 9 from 3: none) + 9 = 9, so b; then d and a 8 both, a first by name; then c 3, and d .5.
+    """
+    assert names(typical, HOME) == "bacd"
+    assert names(typical_doubt, HOME) == "acbd"  # d .8 + .8, a .9 + .7; c .36 + .06, b .18; c; b .12, d .1
 
 
 @pytest.mark.parametrize("ranking", RANKINGS.values(), ids=RANKINGS)
