@@ -1,6 +1,6 @@
 """Inconsistency masks and their rivals on test, one comparison per data set: results/does_it_help.csv.
 
-python benchmarks/does_it_help.py DATA_ROOT [--only isic2018 …] [--seeds 3] [--jobs 1] [--steps 500] [--network unet1x1]
+python benchmarks/does_it_help.py DATA_ROOT [--only isic2018 …] [--seeds 3] [--jobs 1] [--network unet1x1]
 
 The default of `im` is frozen before this runs. Every arm has the same labeled stream, augmentation, network and steps;
 labels only has three rows (one model, the best on val of as many, one of as many steps) and the average of its models.
@@ -29,6 +29,8 @@ interval at all, so they are drawn one by one, and its intervals are too short b
 """
 SEEDS = {"covid_ct": 5}
 """Where 3 are too few: it has 48 test images, and 10 to choose by."""
+STEPS = {"camvid": "1000"}
+"""Where the steps of everybody else are too few for more labels to help: docs/explanation/what-the-mask-leaves.md."""
 SHARED = [word for text in RAMP for word in ("--set", text)]
 FRESH = 11
 """The cells' seed: neither the demo's nor the ablation's."""
@@ -39,8 +41,8 @@ def command(name: str, data: Path, out: Path, args: argparse.Namespace) -> list[
     seeds = max(args.seeds, SEEDS.get(name, 1))
     words = ["compare", str(data), "--methods", args.arms, "--seeds", str(seeds), *SETS[name], *SHARED]
     words += [str(w) for k, v in SIZES[name].items() for w in (f"--{k}", v)]
-    same = [w for k in ("steps", "batch", "network", "jobs") for w in (f"--{k}", getattr(args, k))]
-    return [*words, *same, "--out", str(out)]
+    same = [w for k in ("batch", "network", "jobs") for w in (f"--{k}", getattr(args, k))]
+    return [*words, *same, "--steps", args.steps or STEPS.get(name, "500"), "--out", str(out)]
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -51,7 +53,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--seeds", type=int, default=3, help="of every set, but no fewer than a set has of its own")
-    parser.add_argument("--steps", default="500")
+    parser.add_argument("--steps", default="", help="of every set, instead of its own number")
     parser.add_argument("--batch", default="8")
     parser.add_argument("--network", default="unet1x1")
     parser.add_argument("--jobs", default="1")

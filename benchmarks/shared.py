@@ -16,8 +16,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "isic2018": {"resize": 64, "size": 64},
     "camvid": {"resize": 96, "size": 64},
     "cells": {"size": 64},
-    "vnc_em": {"resize": 256, "size": 96},
-    "covid_ct": {"resize": 128, "size": 96},
+    "vnc_em": {"resize": 256, "size": 64},
+    "covid_ct": {"resize": 96, "size": 64},
 }
 """What images are resized to and cut into, in pixels, so that a cell takes minutes on two cores."""
 RAMP = ("warmup=0.2", "ramp=0.2")

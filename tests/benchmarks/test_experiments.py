@@ -113,9 +113,19 @@ def test_few_test_images_are_not_drawn_in_blocks(tmp_path):
     assert "--blocks" not in made
 
 
+def test_camvid_has_more_steps_unless_told_otherwise(tmp_path):
+    def steps(name, *words):
+        made = does_it_help.command(name, tmp_path, tmp_path, does_it_help.arguments([str(tmp_path), *words]))
+        return made[made.index("--steps") + 1]
+
+    assert [steps(n) for n in ("camvid", "cells")] == ["1000", "500"]
+    assert steps("camvid", "--steps", "20") == "20"
+
+
 def test_rankings_are_chosen_on_val(tmp_path):
     args = label_next.arguments([str(tmp_path)])
-    assert args.split == "val" and {"plain", "per_foreground", "per_outline", "diverse"} == set(args.choices)
+    rankings = {"plain", "per_foreground", "per_outline", "diverse", "typical", "typical_doubt"}
+    assert args.split == "val" and rankings == set(args.choices)
 
 
 def test_a_table_of_rows_from_two_versions_has_the_columns_of_both(tmp_path: Path) -> None:
