@@ -14,9 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shared import RAMP, SIZES, folder
+from shared import RAMP, SIZES, STEPS, folder
 
-ARMS = ["im", "ensemble", "self_training", "mean_teacher", "mean_teacher+im", "fixmatch", "fixmatch+im"]
+ARMS = [
+    "im", "ensemble", "self_training",
+    *("@".join([name, *RAMP]) for name in ("mean_teacher", "mean_teacher+im", "fixmatch", "fixmatch+im")),
+]  # fmt: skip
 SETS: dict[str, list[str]] = {
     "isic2018": ["--labels", "20,40,160"],
     "camvid": ["--blocks", "20"],
@@ -29,9 +32,6 @@ interval at all, so they are drawn one by one, and its intervals are too short b
 """
 SEEDS = {"covid_ct": 5}
 """Where 3 are too few: it has 48 test images, and 10 to choose by."""
-STEPS = {"camvid": "1000"}
-"""Where the steps of everybody else are too few for more labels to help: docs/explanation/what-the-mask-leaves.md."""
-SHARED = [word for text in RAMP for word in ("--set", text)]
 FRESH = 11
 """The cells' seed: neither the demo's nor the ablation's."""
 
@@ -39,10 +39,10 @@ FRESH = 11
 def command(name: str, data: Path, out: Path, args: argparse.Namespace) -> list[str]:
     """The words after `semiseg`."""
     seeds = max(args.seeds, SEEDS.get(name, 1))
-    words = ["compare", str(data), "--methods", args.arms, "--seeds", str(seeds), *SETS[name], *SHARED]
+    words = ["compare", str(data), "--methods", ",".join(args.arms), "--seeds", str(seeds), *SETS[name]]
     words += [str(w) for k, v in SIZES[name].items() for w in (f"--{k}", v)]
     same = [w for k in ("batch", "network", "jobs") for w in (f"--{k}", getattr(args, k))]
-    return [*words, *same, "--steps", args.steps or STEPS.get(name, "500"), "--out", str(out)]
+    return [*words, *same, "--steps", args.steps or str(STEPS.get(name, 500)), "--out", str(out)]
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -51,7 +51,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("root", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/does_it_help"))
     parser.add_argument("--only", nargs="+", default=list(SETS), choices=SETS)
-    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--arms", nargs="+", default=ARMS, metavar="ARM")
     parser.add_argument("--seeds", type=int, default=3, help="of every set, but no fewer than a set has of its own")
     parser.add_argument("--steps", default="", help="of every set, instead of its own number")
     parser.add_argument("--batch", default="8")

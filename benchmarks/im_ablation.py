@@ -3,8 +3,8 @@
 python benchmarks/im_ablation.py DATA_ROOT [--stage screen|confirm|stability] [--runs runs/ablation] [--jobs 1]
 
 screen: every arm on isic2018 (40 labels) and the made-up cells, 2 seeds. confirm: the arms named by --arms on isic2018
-(20 and 40), camvid, vnc_em and cells, 3 seeds. stability: see stability.py. Each stage is one `semiseg compare` per data
-set and goes on where it was; test stays closed.
+(20 and 40), camvid, vnc_em and cells, 3 seeds, beside labels only with as many steps in all, and full labels. stability: see
+stability.py. Each stage is one `semiseg compare` per data set and goes on where it was; test stays closed.
 
 factor                what it varies; everything else is as in the centre, `im`
 fill                  what students see at inconsistent pixels: the image, black, its mean, noise
@@ -18,6 +18,8 @@ gate                  whether images with more doubt than agreed foreground are 
 committee size        3 members, 2, or 5
 diversity             what sets members apart: seed; bootstrap or folds of the labels; networks; snapshots of one training;
                       average: all models, students too, are averages of their weights over the last 2 % of the training
+start                 students start afresh, or from the weights of the generation before (warm_start), which makes the
+                      training of what is shipped twice as long: labels only with K× steps is what it is held against
 generations           1, or 3 that are all trained
 student augmentation  as everybody's; none for anybody; noise that grows over 3 generations (against plain im with 3)
 route                 students of `supervised`; FixMatch alone, and with im: offline (half of the steps), online, both, and
@@ -39,7 +41,7 @@ from typing import Any
 from measured import figures, key, measured, print_means, with_deltas
 from semiseg.compare import compare
 from semiseg.compare.request import Request
-from shared import RAMP, SIZES, folder, write
+from shared import RAMP, SIZES, STEPS, folder, write
 from stability import ARMS as STABLE
 from stability import draw, generations
 
@@ -50,7 +52,7 @@ ONLINE = f"fixmatch+im{WARM}"
 FACTORS: dict[str, dict[str, str]] = {
     "fill": {"im@fill=zero": CENTRE, "im@fill=mean": CENTRE, "im@fill=noise": CENTRE},
     "label": {"im@label=background": CENTRE},
-    "mask": {"ensemble": CENTRE, "im@agreement=2": CENTRE},
+    "mask": {"ensemble": CENTRE, "im@agreement=2": CENTRE, "ensemble@warm_start=yes": "im@warm_start=yes"},
     "weights": {
         "im@balance=yes": CENTRE,
         "im@doubt=0.3": CENTRE,
@@ -65,6 +67,10 @@ FACTORS: dict[str, dict[str, str]] = {
         "im@members_by=snapshots": CENTRE,
         "im@networks=unet1x1,unet1x1:1,unet/resnet18": CENTRE,
         "im@average=0.99": CENTRE,
+    },
+    "start": {
+        "im@warm_start=yes": CENTRE,
+        "im@warm_start=yes@balance=yes@doubt=0.3": "im@balance=yes@doubt=0.3",
     },
     "generations": {LONGER: CENTRE},
     "student augmentation": {
@@ -88,7 +94,8 @@ ARMS = {arm: (factor, other) for factor, arms in FACTORS.items() for arm, other 
 
 def requests(args: argparse.Namespace) -> list[Request]:
     """The comparisons of a stage."""
-    shared: dict[str, Any] = {"steps": args.steps, "baselines": "none", "split": "val", "jobs": args.jobs}
+    baselines = "all" if args.stage == "confirm" else "none"
+    shared: dict[str, Any] = {"baselines": baselines, "split": "val", "jobs": args.jobs}
     chosen = list(dict.fromkeys([CENTRE, *(args.arms or ARMS)]))
     if args.stage == "confirm":
         plans = [("isic2018", ["20", "40"], chosen, 3)]
@@ -102,7 +109,12 @@ def requests(args: argparse.Namespace) -> list[Request]:
             continue
         options = {"batch": args.batch, **SIZES[name], "network": args.network}
         data, out = [folder(name, args.root, args.runs)], args.runs / f"{args.stage}-{name}"
-        found.append(Request(data, methods, out, seeds=args.seeds or seeds, labels=labels, options=options, **shared))
+        steps = STEPS.get(name, args.steps)
+        found.append(
+            Request(
+                data, methods, out, steps=steps, seeds=args.seeds or seeds, labels=labels, options=options, **shared
+            )
+        )
     return found
 
 

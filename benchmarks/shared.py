@@ -10,7 +10,7 @@ from typing import Any
 from semiseg.compare.cells import commit
 from semiseg.data.synthetic import write_cells
 
-__all__ = ["RAMP", "SIZES", "commit", "folder", "read", "write"]
+__all__ = ["RAMP", "SIZES", "STEPS", "commit", "folder", "read", "write"]
 
 SIZES: dict[str, dict[str, Any]] = {
     "isic2018": {"resize": 64, "size": 64},
@@ -20,6 +20,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "covid_ct": {"resize": 96, "size": 64},
 }
 """What images are resized to and cut into, in pixels, so that a cell takes minutes on two cores."""
+STEPS = {"camvid": 1000}
+"""Where 500 steps are too few for more labels to help: docs/explanation/what-the-mask-leaves.md."""
 RAMP = ("warmup=0.2", "ramp=0.2")
 """When the unlabeled terms of FixMatch and Mean Teacher set in, as shares of the training: runs of 500 steps are short."""
 

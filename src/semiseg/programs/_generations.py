@@ -17,7 +17,15 @@ from semiseg.programs._lessons import pooled, school
 from semiseg.programs._promotion import every_image, judge
 from semiseg.programs.base import Outcome, Program, baseline
 from semiseg.programs.consensus import Rule, Stored, consensus, on_device
-from semiseg.programs.diagnostics import class_shares, collapse, given_quality, quality, write_classes
+from semiseg.programs.diagnostics import (
+    class_shares,
+    collapse,
+    given_quality,
+    incomplete,
+    mute,
+    quality,
+    write_classes,
+)  # fmt: skip
 from semiseg.programs.given import given_consensus, ready
 from semiseg.programs.session import Member, Session
 from semiseg.task import make_task
@@ -41,6 +49,7 @@ class Generations(Program):
     preset: default, or paper, which trains as the paper does (`PAPER`) where nobody says otherwise. share: of the steps in
     which the consensus is the target; 0 = all for supervised, half of them for other methods. draw: even (1:1 with labeled
     images), or pool (every image counts as much, batches of --batch in all); empty is the preset's (paper: pool).
+    warm_start: students go on from the weights of the generation before, each from those of the member in its place.
     Subclasses say what the committee's opinions become (`rule`) and what students make of it (`refiner`).
     """
 
@@ -58,6 +67,7 @@ class Generations(Program):
         preset: str = "default",
         share: float = 0.0,
         draw: str = "",
+        warm_start: bool = False,
     ) -> None:
         self.choose("preset", preset, PRESETS)
         self.choose("draw", draw, ("", *DRAWS))
@@ -72,6 +82,7 @@ class Generations(Program):
             raise self.wrong("patience", f"is {patience}", expected="at least 1")
         self.generations, self.students, self.patience = generations, students, patience
         self.preset, self.share, self.draw = preset, share, draw or DRAWS[preset == "paper"]
+        self.warm_start = warm_start
         self.unlike(members, members_by, networks)
 
     def wrong(self, key: str, found: str, fix: str = "", expected: str = "") -> Refusal:
@@ -83,6 +94,12 @@ class Generations(Program):
         if value not in options:
             found = f"is '{value}'. {nearest(value, options)}".strip()
             raise self.wrong(key, found, expected=" or ".join(o for o in options if o))
+
+    def same_size(self, grow: float) -> None:
+        """Refuse students that shall go on from the weights of a smaller network."""
+        if self.warm_start and grow and self.generations > 1:
+            found = f"goes on from the weights of a generation whose networks are smaller (grow={grow:g})"
+            raise self.wrong("warm_start", found, "add grow=0")
 
     @classmethod
     def defaults(cls, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,13 +159,13 @@ class Generations(Program):
             if mute(session, stored, generation):
                 why = f"the committee of generation {generation - 1} agrees on nothing that could be taught"
                 break
-            _note(session, stored)
+            incomplete(session, stored)
             self._diagnose(session, committee, generation, stored)
             if self.generations > 1:
                 news = session.warnings[said:]
                 session.warnings[said:] = [f"Generation {generation - 1}: {text[0].lower()}{text[1:]}" for text in news]
             school, planes = self.lessons(session, generation, stored)
-            taught = self._train(school, generation, refine=self.refiner(session, planes), planes=planes)
+            taught = self._train(school, generation, committee, refine=self.refiner(session, planes), planes=planes)
             best = session.best(taught)
             scored = self._scored(session, taught, best)
             pair = (self._compared(session, group, model), self._compared(session, taught, best))
@@ -200,14 +217,17 @@ class Generations(Program):
         self._arms(session, committee, base)
         return committee, base
 
-    def _train(self, session: Session, generation: int, **teaching: Any) -> list[Member]:
+    def _train(self, session: Session, generation: int, before: Sequence[Member] = (), **teaching: Any) -> list[Member]:
         """The models of a generation; the last one is no committee: it has `students` of them, who learn from all labels."""
         last = generation == self.generations
-        if self.members_by == "snapshots" and not last:
-            return session.snapshots(generation, self.members, self._title(generation, 0, 1), **teaching)
-        count = self.students if last else self.members
-        titles = [self._title(generation, i, count) for i in range(count)]
-        return [session.train(generation, i, title, whole=last, **teaching) for i, title in enumerate(titles)]
+        by_moment = self.members_by == "snapshots" and not last
+        count = 1 if by_moment else self.students if last else self.members
+        each = [{"title": self._title(generation, i, count), **teaching} for i in range(count)]
+        for i, own in enumerate(each if self.warm_start and before else []):
+            own["start"] = before[i % len(before)]
+        if by_moment:
+            return session.snapshots(generation, self.members, **each[0])
+        return [session.train(generation, i, whole=last, **own) for i, own in enumerate(each)]
 
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
         method = session.data.config.method
@@ -267,26 +287,3 @@ class Generations(Program):
 
     def _title(self, generation: int, index: int, count: int) -> str:
         return f"{self.name} · generation {generation} · {index + 1}/{count}"
-
-
-def mute(session: Session, stored: Stored, generation: int) -> bool:
-    """Does a consensus teach nothing at all? A given committee's is refused (exit 3); models of one's own can be shipped."""
-    if (stored.planes[1] == 1).any():
-        return False
-    found = "agrees on no pixel of any unlabeled image, so there is nothing to learn from it"
-    if generation == 1 and (given := session.data.config.committee):
-        fix = "look at what its members say with `semiseg consensus`, and give some that label the same classes"
-        raise Refusal(Problem("P06", given, found, fix), DATA)
-    session.warnings.append(f"The committee {found}: train longer, with more --steps.")
-    return True
-
-
-def _note(session: Session, stored: Stored) -> None:
-    """What a consensus cannot teach."""
-    everywhere = sum(r["inconsistent_share"] == 1 for r in stored.rows)
-    if everywhere and (stored.planes[1] == 0).any():  # else something is taught in their place
-        said = f"Images that are inconsistent everywhere teach nothing: {everywhere} of {len(stored.rows)}."
-        session.warnings.append(said)
-    if stored.absent:
-        who = "The teacher predicts no" if stored.share is None else "No member of the committee predicts"
-        session.warnings.append(f"{who} {', '.join(stored.absent)} in any unlabeled image.")

@@ -21,11 +21,12 @@ class OneTeacher(Generations):
         preset: str = "default",
         share: float = 0.0,
         draw: str = "",
+        warm_start: bool = False,
     ) -> None:
         if members < 1:
             raise self.wrong("members", f"is {members}", expected="at least 1")
         super().__init__(members=max(2, members), generations=generations, students=students, patience=patience,
-                         preset=preset, share=share, draw=draw)  # fmt: skip
+                         preset=preset, share=share, draw=draw, warm_start=warm_start)  # fmt: skip
         self.members = members  # unlike a committee, one teacher is enough
 
     def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:

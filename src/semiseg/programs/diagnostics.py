@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from semiseg import storage
 from semiseg.batch import IGNORE
 from semiseg.data.cache import Store
+from semiseg.errors import DATA, Problem, Refusal
 from semiseg.inconsistency import inconsistency_mask
 from semiseg.programs._lessons import rows_of
 from semiseg.programs.consensus import Rule, Stored, opinions
@@ -209,3 +210,26 @@ def collapse(kept: dict[str, float | None], labeled: dict[str, float | None]) ->
     if swallowed:
         said.append(f"Nearly everything that the committee agrees on is {', '.join(swallowed)}.")
     return said
+
+
+def mute(session: Session, stored: Stored, generation: int) -> bool:
+    """Does a consensus teach nothing at all? A given committee's is refused (exit 3); models of one's own can be shipped."""
+    if (stored.planes[1] == 1).any():
+        return False
+    found = "agrees on no pixel of any unlabeled image, so there is nothing to learn from it"
+    if generation == 1 and (given := session.data.config.committee):
+        fix = "look at what its members say with `semiseg consensus`, and give some that label the same classes"
+        raise Refusal(Problem("P06", given, found, fix), DATA)
+    session.warnings.append(f"The committee {found}: train longer, with more --steps.")
+    return True
+
+
+def incomplete(session: Session, stored: Stored) -> None:
+    """What a consensus cannot teach."""
+    everywhere = sum(r["inconsistent_share"] == 1 for r in stored.rows)
+    if everywhere and (stored.planes[1] == 0).any():  # else something is taught in their place
+        said = f"Images that are inconsistent everywhere teach nothing: {everywhere} of {len(stored.rows)}."
+        session.warnings.append(said)
+    if stored.absent:
+        who = "The teacher predicts no" if stored.share is None else "No member of the committee predicts"
+        session.warnings.append(f"{who} {', '.join(stored.absent)} in any unlabeled image.")

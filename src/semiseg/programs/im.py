@@ -145,6 +145,9 @@ class IM(Generations):
         if label == "extra" and (session.data.task.multilabel or not supervised):
             found = "is extra, a class beside others, which only supervised students of one class per pixel can learn"
             raise self.wrong("label", found, "use background or ignore")
+        if label == "extra" and self.warm_start:
+            found = "goes on from weights that do not know the class which label=extra adds"
+            raise self.wrong("warm_start", found, "use label=ignore or background")
         if self.route == "online":
             return InconsistencyMask(label="own", fill=self.fill, doubt=self.doubt)
         return InconsistencyMask(

@@ -8,6 +8,7 @@ nothing is stored; a disputed pixel loses its weight in the method's own unlabel
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -59,9 +60,9 @@ class Watched(Prepared):
     attached = True
     members: int = 2
 
-    def method(self, name: str | None = None) -> Method:
+    def method(self, name: str | None = None, start: Path | None = None) -> Method:
         """As `Prepared.method`; the committee's answers count as images sent forward."""
-        made = super().method(name)
+        made = super().method(name, start)
         if made.uses_unlabeled:
             own, others = made.images_per_step, self.members - 1
             made.refine = MovingCommittee(made.student, self.task, self.members)

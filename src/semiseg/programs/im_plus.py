@@ -42,6 +42,7 @@ class IMPlus(IM):
         if not 0 <= grow <= 8:
             raise self.wrong("grow", f"is {grow}", expected="0 to 8")
         self.grow = 0.0 if self.networks else grow
+        self.same_size(self.grow)
 
     def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
         """As im's, for a wider network."""

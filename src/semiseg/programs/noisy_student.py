@@ -31,6 +31,7 @@ class NoisyStudent(OneTeacher):
         if not 0 <= grow <= 8:
             raise self.wrong("grow", f"is {grow}", expected="0 to 8")
         self.grow = grow
+        self.same_size(grow)
 
     def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
         """For a wider network."""

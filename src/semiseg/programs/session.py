@@ -90,10 +90,12 @@ class Session:
         planes: tuple[Tensor, Tensor] | None = None,
         moments: tuple[int, ...] = (),
         whole: bool = False,
+        start: Member | None = None,
     ) -> Member:
         """Train one member (or find it finished). Members of one index see the same labeled stream in every generation.
 
         whole: it learns from all labels, because it forms no committee; unless it is scored on those it does not learn from.
+        start: the member whose weights it begins with, instead of random ones.
         """
         share = self.share(index)
         share = replace(share, labeled=None) if whole and not share.held else share
@@ -102,7 +104,7 @@ class Session:
         name = folder or f"generation-{generation}/member-{index}"
 
         def build() -> Any:
-            made = data.method(method)
+            made = data.method(method, self.weights(start) if start else None)
             if refine is not None:
                 made.refine = refine
             return made
@@ -131,6 +133,7 @@ class Session:
         *,
         refine: Refiner | None = None,
         planes: tuple[Tensor, Tensor] | None = None,
+        start: Member | None = None,
     ) -> list[Member]:
         """A committee from one training: its end first, then what it was at equal distances over its second half."""
         steps = self.data.config.steps
@@ -138,7 +141,7 @@ class Session:
             found = f"is {steps}, too few for {count} snapshots over the second half"
             raise Refusal(Problem("C06", "--steps", found, f"use {2 * count} or more"), USAGE)
         moments = tuple(round(steps * (count + i) / (2 * count)) for i in range(1, count))
-        end = self.train(generation, 0, title, refine=refine, planes=planes, moments=moments)
+        end = self.train(generation, 0, title, refine=refine, planes=planes, moments=moments, start=start)
         folders = [f"{end.folder}/snapshot-{i}" for i in range(count - 1)]
         return [
             end,
@@ -170,12 +173,16 @@ class Session:
             evaluate([self.load(member)], self.data.task, self.scored_on(index), self.data.units, metrics)
         return metrics.compute()
 
+    def weights(self, member: Member) -> Path:
+        """A trained member's file of weights."""
+        return self.run / member.folder / "final" / "weights.safetensors"
+
     def load(self, member: Member) -> nn.Module:
         """A trained member's network, in eval mode."""
         data = self.data.with_network(member.result.get("network", ""))
         bare = replace(data, config=replace(data.config, weights="", freeze=False))  # trained weights follow
         network = bare.make()
-        network.load_state_dict(storage.read_tensors(self.run / member.folder / "final" / "weights.safetensors"))
+        network.load_state_dict(storage.read_tensors(self.weights(member)))
         return network.to(self.data.labeled.pixels.device).eval()
 
     def selectable(self) -> bool:

@@ -68,11 +68,21 @@ class Prepared:
                     pretrained=weights, **options)  # fmt: skip
         return net.freeze() if self.config.freeze else net
 
-    def method(self, name: str | None = None) -> Method:
-        """A fresh method with the configured arguments (a named other method keeps its defaults)."""
+    def method(self, name: str | None = None, start: Path | None = None) -> Method:
+        """A fresh method with the configured arguments (a named other method keeps its defaults).
+
+        start: weights that its student begins with, and whatever copies the student: teachers and averages.
+        """
+
+        def make(role: str = "student", name: str = "", **options: Any) -> nn.Module:
+            network = self.make(role, name, **options)
+            if start is not None and role == "student":
+                network.load_state_dict(storage.read_tensors(start))
+            return network
+
         mine = name is None or name == self.config.method
         cls = method_class(name or self.config.method)
-        return own.made(cls(self.make, self.task, **self.config.method_args if mine else {}))
+        return own.made(cls(make, self.task, **self.config.method_args if mine else {}))
 
     def with_network(self, name: str) -> Prepared:
         """The same data for another network; a learning rate that was chosen for the configured one is chosen anew."""
