@@ -21,7 +21,7 @@ TYPED: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "option like no other": (("--xyzzy",), ("semiseg train --help lists them",)),
     "key as an option": (("--lr", 1), ("Fix: type --set lr=VALUE",)),
     "key": (("--set", "banana=1"), ("a setting, or weight. Fix: semiseg methods supervised lists",)),
-    "key of a program, far": (("--method", "im", "--set", "xyzzy=1"), ("one of the 22 ", "Fix: semiseg methods im lists")),
+    "key of a program, far": (("--method", "im", "--set", "xyzzy=1"), ("one of the 23 ", "Fix: semiseg methods im lists")),
     "near key": (("--set", "schedul=poly"), ("Fix: Did you mean 'schedule'?",)),
     "key of a program": (("--method", "im", "--set", "im.member=2"), ("im.member", "Fix: Did you mean 'im.members'?")),
     "no equals sign": (("--set", "lr"), ("--set lr", "key=value", "Fix: type --set lr=VALUE")),
