@@ -1,6 +1,6 @@
 """Writes our own numbers into docs/, from results/*.csv: after `<!-- numbers: NAME -->` on a method's page, and where a page
 has `<!-- table: FILE.csv -->`, up to `<!-- end -->`, all arms of a comparison; with `<!-- ablation: STAGE -->` those of a
-stage of im_ablation.csv.
+stage of im_ablation.csv; with `<!-- label_next: SPLIT -->` the rankings of label_next_summary.csv.
 
 python docs/numbers.py            write them
 python docs/numbers.py --check    exit 1 when a page is not what it would write
@@ -15,8 +15,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("methods_small.csv",)
-TABLE = re.compile(r"(<!-- table: (methods_\w+\.csv) -->\n).*?(?=<!-- end -->)", re.S)
+TABLE = re.compile(r"(<!-- table: ((?:methods_\w+|does_it_help)\.csv) -->\n).*?(?=<!-- end -->)", re.S)
 ABLATION = re.compile(r"(<!-- ablation: (\w+) -->\n).*?(?=<!-- end -->)", re.S)
+NEXT = re.compile(r"(<!-- label_next: (\w+) -->\n).*?(?=<!-- end -->)", re.S)
 MARK = re.compile(r"(<!-- numbers: (\w+) -->\n).*?(?=\n## |\Z)", re.S)
 
 
@@ -112,6 +113,25 @@ def ablation(stage: str) -> str:
     return "\n".join(lines) + "\n\n"
 
 
+def rankings(split: str) -> str:
+    """A line per ranking, a column per data set: its difference to random images with an interval, and seeds."""
+    path = ROOT / "results/label_next_summary.csv"
+    if not path.is_file():
+        return ""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
+    sets = sorted({row["data"] for row in rows})
+    cell = {
+        (r["choice"], r["data"]): f"{float(r['delta']):+.3f} "
+        + (f"({float(r['low']):+.3f} to {float(r['high']):+.3f}), {r['seeds']}" if r["low"] else "(one seed)")
+        for r in rows
+    }
+    lines = [f"\n| ranking | {' | '.join(sets)} |", "|---" * (len(sets) + 1) + "|"]
+    for choice in dict.fromkeys(row["choice"] for row in rows):
+        lines.append(f"| {choice} | {' | '.join(cell.get((choice, name), '–') for name in sets)} |")
+    return "\n".join(lines) + "\n\n"
+
+
 def pages() -> dict[Path, str]:
     """Every page as it should be."""
     found = {}
@@ -119,6 +139,7 @@ def pages() -> dict[Path, str]:
         text = path.read_text(encoding="utf-8")
         text = MARK.sub(lambda match: match[1] + said(match[2]), text)
         text = TABLE.sub(lambda match: match[1] + overview(match[2]), text)
+        text = NEXT.sub(lambda match: match[1] + rankings(match[2]), text)
         found[path] = ABLATION.sub(lambda match: match[1] + ablation(match[2]), text)
     return found
 
