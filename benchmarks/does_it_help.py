@@ -41,8 +41,8 @@ def command(name: str, data: Path, out: Path, args: argparse.Namespace) -> list[
     seeds = max(args.seeds, SEEDS.get(name, 1))
     words = ["compare", str(data), "--methods", ",".join(args.arms), "--seeds", str(seeds), *SETS[name]]
     words += [str(w) for k, v in SIZES[name].items() for w in (f"--{k}", v)]
-    same = [w for k in ("batch", "network", "jobs") for w in (f"--{k}", getattr(args, k))]
-    return [*words, *same, "--steps", args.steps or str(STEPS.get(name, 500)), "--out", str(out)]
+    same = [w for k in ("batch", "network", "jobs", "steps") for w in (f"--{k}", getattr(args, k))]
+    return [*words, *same, "--out", str(out)]
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -53,7 +53,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--arms", nargs="+", default=ARMS, metavar="ARM")
     parser.add_argument("--seeds", type=int, default=3, help="of every set, but no fewer than a set has of its own")
-    parser.add_argument("--steps", default="", help="of every set, instead of its own number")
+    parser.add_argument("--steps", default=str(STEPS))
     parser.add_argument("--batch", default="8")
     parser.add_argument("--network", default="unet1x1")
     parser.add_argument("--jobs", default="1")

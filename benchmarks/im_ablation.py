@@ -2,9 +2,10 @@
 
 python benchmarks/im_ablation.py DATA_ROOT [--stage screen|confirm|stability] [--runs runs/ablation] [--jobs 1]
 
-screen: every arm on isic2018 (40 labels) and the made-up cells, 2 seeds. confirm: the arms named by --arms on isic2018
-(20 and 40), camvid, vnc_em and cells, 3 seeds, beside labels only with as many steps in all, and full labels. stability: see
-stability.py. Each stage is one `semiseg compare` per data set and goes on where it was; test stays closed.
+screen: every arm on isic2018 (40 labels) and the made-up cells, 2 seeds, 500 steps. confirm: the arms named by --arms on
+isic2018 (40 and 20), camvid, vnc_em and cells, 3 seeds, 2,000 steps, beside labels only with as many steps in all, and full
+labels. stability: see stability.py. Each stage is one `semiseg compare` per data set and goes on where it was; test stays
+closed.
 
 factor                what it varies; everything else is as in the centre, `im`
 fill                  what students see at inconsistent pixels: the image, black, its mean, noise
@@ -94,12 +95,15 @@ ARMS = {arm: (factor, other) for factor, arms in FACTORS.items() for arm, other 
 
 def requests(args: argparse.Namespace) -> list[Request]:
     """The comparisons of a stage."""
-    baselines = "all" if args.stage == "confirm" else "none"
-    shared: dict[str, Any] = {"baselines": baselines, "split": "val", "jobs": args.jobs}
+    confirm = args.stage == "confirm"
+    shared: dict[str, Any] = {
+        "baselines": "all" if confirm else "none", "steps": args.steps or (STEPS if confirm else 500),
+        "split": "val", "jobs": args.jobs,
+    }  # fmt: skip
     chosen = list(dict.fromkeys([CENTRE, *(args.arms or ARMS)]))
-    if args.stage == "confirm":
-        plans = [("isic2018", ["20", "40"], chosen, 3)]
-        plans += [(name, ["all"], chosen, 3) for name in ("camvid", "vnc_em", "cells")]
+    if confirm:
+        plans = [("isic2018", args.labels or ["40", "20"], chosen, 3)]
+        plans += [(name, ["all"], chosen, 3) for name in ("cells", "vnc_em", "camvid")]
     else:
         methods = chosen if args.stage == "screen" else STABLE
         plans = [("isic2018", ["40"], methods, 2), ("cells", ["all"], methods, 2)]
@@ -108,13 +112,8 @@ def requests(args: argparse.Namespace) -> list[Request]:
         if args.only and name not in args.only:
             continue
         options = {"batch": args.batch, **SIZES[name], "network": args.network}
-        data, out = [folder(name, args.root, args.runs)], args.runs / f"{args.stage}-{name}"
-        steps = STEPS.get(name, args.steps)
-        found.append(
-            Request(
-                data, methods, out, steps=steps, seeds=args.seeds or seeds, labels=labels, options=options, **shared
-            )
-        )
+        data, out = [folder(name, args.root, args.runs)], args.runs / f"{args.stage}-{name}-{shared['steps']}"
+        found.append(Request(data, methods, out, seeds=args.seeds or seeds, labels=labels, options=options, **shared))
     return found
 
 
@@ -139,11 +138,12 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("root", type=Path)
     parser.add_argument("--stage", choices=["screen", "confirm", "stability"], default="screen")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=0, help="instead of the stage's own number")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--network", default="unet1x1")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=0, help="instead of the stage's own number")
+    parser.add_argument("--labels", nargs="*", default=[], help="of isic2018 in confirm, instead of 40 and 20")
     parser.add_argument("--arms", nargs="*", default=[], choices=[CENTRE, *ARMS], metavar="ARM", help="some, not all")
     parser.add_argument("--only", nargs="*", default=[], choices=SIZES, metavar="SET")
     parser.add_argument("--results", type=Path, default=Path("results"))
@@ -164,7 +164,7 @@ def main() -> None:
             draw(rows, args.images / "im_stability.svg")
         else:
             table, rows = args.results / "im_ablation.csv", collect(args.runs)
-            print_means(r for r in rows if f"{r['stage']}-{r['data']}" == request.out.name)
+            print_means(r for r in rows if f"{r['stage']}-{r['data']}-{r['steps']}" == request.out.name)
         write(table, rows)
         print(f"{request.out}: {len(rows)} rows in {table}", flush=True)
 

@@ -12,15 +12,19 @@ from semiseg.storage import read_json
 from semiseg.training.config import FREE
 from shared import read
 
-PLACE = ("stage", "data", "labels", "seed")
+PLACE = ("stage", "data", "labels", "steps", "seed")
 """Cells that differ in their arm alone share these."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One finished cell of a comparison in runs/STAGE-SET. row: its line of cells.csv; arguments: what it was set to."""
+    """One finished cell of a comparison in runs/STAGE-SET.
+
+    steps: of the comparison's models, which K× rows have more of. row: its line of cells.csv; arguments: what it was set to.
+    """
 
     stage: str
+    steps: int
     row: dict[str, Any]
     run: Path
     summary: dict[str, Any]
@@ -36,17 +40,20 @@ def measured(runs: Path, stages: Collection[str]) -> Iterator[Cell]:
     """The cells of some stages."""
     for path in sorted(runs.glob("*/cells.csv")):
         stage = path.parent.name.partition("-")[0]
-        for row in read(path) if stage in stages else ():
+        if stage not in stages:
+            continue
+        steps = read_json(path.parent / "grid.json")["steps"]
+        for row in read(path):
             if row["status"] == "finished":
                 run = path.parent / "cells" / row["cell"]
-                yield Cell(
-                    stage, row, run, read_json(run / "summary.json"), _noted(read_json(run / "run.json")["config"])
-                )
+                noted = _noted(read_json(run / "run.json")["config"])
+                yield Cell(stage, steps, row, run, read_json(run / "summary.json"), noted)
 
 
 def key(cell: Cell) -> dict[str, Any]:
     """The columns that say which cell a row is of."""
-    return {"stage": cell.stage, **{k: cell.row[k] for k in ("data", "labels", "seed", "arm")}}
+    return {"stage": cell.stage, **{k: cell.row[k] for k in ("data", "labels")}, "steps": cell.steps,
+            **{k: cell.row[k] for k in ("seed", "arm")}}  # fmt: skip
 
 
 def origin(cell: Cell) -> dict[str, Any]:
@@ -96,17 +103,22 @@ def means(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         groups[*_place(row)[:-1], row["arm"]].append(row)
     made = []
-    for (stage, data, labels, arm), same in groups.items():
+    for (stage, data, labels, steps, arm), same in groups.items():
         figure = {k: mean(r[k] for r in same) for k in ("val_miou", "delta_centre", "delta_reference", "shipped_val")}
-        made.append({"stage": stage, "data": data, "labels": labels, "arm": arm, "seeds": len(same), **figure})
-    return sorted(made, key=lambda r: (r["stage"], r["data"], r["labels"], -_or(r["delta_centre"], -9.0), r["arm"]))
+        place = {"stage": stage, "data": data, "labels": labels, "steps": steps}
+        made.append({**place, "arm": arm, "seeds": len(same), **figure})
+    return sorted(
+        made,
+        key=lambda r: (r["stage"], r["data"], r["labels"], int(r["steps"]), -_or(r["delta_centre"], -9.0), r["arm"]),
+    )
 
 
 def print_means(rows: Iterable[dict[str, Any]]) -> None:
     """What a terminal shows."""
     for r in means(rows):
         shown = [f"{_or(r[k], float('nan')):{form}}" for k, form in (("val_miou", ".4f"), ("delta_centre", "+.4f"))]
-        print(f"{r['stage']} {r['data']} {r['labels']:>4}  {shown[0]}  {shown[1]}  ({r['seeds']} seeds)  {r['arm']}")
+        place = f"{r['stage']} {r['data']} {r['labels']:>4} {r['steps']:>5}"
+        print(f"{place}  {shown[0]}  {shown[1]}  ({r['seeds']} seeds)  {r['arm']}")
 
 
 def miou(val: dict[str, Any] | None) -> float | None:

@@ -108,13 +108,19 @@ def test_few_test_images_are_not_drawn_in_blocks(tmp_path):
     assert "--blocks" not in made
 
 
-def test_camvid_has_more_steps_unless_told_otherwise(tmp_path):
-    def steps(name, *words):
-        made = does_it_help.command(name, tmp_path, tmp_path, does_it_help.arguments([str(tmp_path), *words]))
-        return made[made.index("--steps") + 1]
-
-    assert [steps(n) for n in ("camvid", "cells")] == ["1000", "500"]
-    assert steps("camvid", "--steps", "20") == "20"
+def test_arms_are_confirmed_and_tested_with_as_many_steps(tmp_path):
+    """The screen and the stability have fewer; folders are told apart by them."""
+    words = does_it_help.command("cells", tmp_path, tmp_path, does_it_help.arguments([str(tmp_path)]))
+    place = ["--runs", str(tmp_path / "runs"), "--only", "isic2018"]
+    stages = {"screen": [], "stability": [], "confirm": ["--arms", "ensemble"]}
+    made = {
+        stage: im_ablation.requests(im_ablation.arguments([str(tmp_path), "--stage", stage, *place, *more]))[0]
+        for stage, more in stages.items()
+    }
+    assert [r.steps for r in made.values()] == [500, 500, int(words[words.index("--steps") + 1])]
+    assert [r.out.name for r in made.values()] == [
+        "screen-isic2018-500", "stability-isic2018-500", "confirm-isic2018-2000",
+    ]  # fmt: skip
 
 
 def test_rankings_are_chosen_on_val(tmp_path):
