@@ -96,16 +96,20 @@ def ablation(stage: str) -> str:
         return ""
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["stage"] == stage and row["val_miou"]]
-    places = sorted({(row["data"], row["labels"]) for row in rows})
+    keys = ("data", "labels", "steps")
+    places = sorted({tuple(row[k] for k in keys) for row in rows}, key=lambda place: (*place[:2], int(place[2])))
     factors, cells, order = {row["arm"]: row["factor"] for row in rows}, {}, {}
     for arm in factors:
         for place in places:
-            same = [row for row in rows if (row["arm"], row["data"], row["labels"]) == (arm, *place)]
+            same = [row for row in rows if (row["arm"], *(row[k] for k in keys)) == (arm, *place)]
             if same:
                 score, delta = (mean([float(row[k] or 0) for row in same]) for k in ("val_miou", "delta_centre"))
                 cells[arm, place] = f"{score:.3f}, {delta:+.3f}, {len(same)}"
                 order.setdefault(arm, []).append(delta)
-    heads = [data if labels == "all" else f"{data}, {labels} labels" for data, labels in places]
+    heads = [
+        f"{data}{'' if labels == 'all' else f', {labels} labels'}, {int(steps):,} steps"
+        for data, labels, steps in places
+    ]
     lines = [f"\n| arm | factor | {' | '.join(heads)} |", "|---" * (len(places) + 2) + "|"]
     for arm in sorted(factors, key=lambda arm: -mean(order[arm])):
         shown = [cells.get((arm, place), "–") for place in places]

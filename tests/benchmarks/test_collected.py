@@ -42,8 +42,9 @@ def cell(folder, arm, seed=0, scores=((0.5,),), last=None, status="finished", co
     program, args = options.get("program", ("im", {"fill": "zero"}))
     config = Config(steps=500, program=program, program_args=args).to_json()
     (run / "run.json").write_text(json.dumps({"config": config}))
-    row = {"cell": name, "status": status, "data": folder.name.partition("-")[2], "labels": labels, "seed": seed,
+    row = {"cell": name, "status": status, "data": folder.name.split("-")[1], "labels": labels, "seed": seed,
            "arm": arm, "seconds": 1.5, "images_forwarded": 99, "commit": commit}  # fmt: skip
+    (folder / "grid.json").write_text(json.dumps({"steps": options.get("steps", 500)}))
     table = folder / "cells.csv"
     rows = [*csv.DictReader(table.open(newline=""))] if table.exists() else []
     with table.open("w", newline="") as file:
@@ -95,6 +96,18 @@ def test_differences_are_paired(runs):
     assert found["ensemble", 2]["delta_centre"] is None
     shown = [(m["arm"], m["delta_centre"]) for m in measured.means(found.values()) if m["stage"] == "screen"]
     assert shown[0] == (noised, pytest.approx(0.035)) and shown[-1] == ("ensemble", None)
+
+
+def test_other_steps_are_another_place(runs):
+    """Also for a row of K× steps, whose own models have more."""
+    cell(runs / "confirm-cells-500", "im", scores=((0.5,), (0.5,)))
+    cell(runs / "confirm-cells-2000", "im", scores=((0.5,), (0.6,)), steps=2000)
+    cell(runs / "confirm-cells-2000", "labels only, 4× steps", scores=((0.7,),), steps=2000)
+    rows = im_ablation.collect(runs)
+    assert [(r["steps"], r["delta_centre"]) for r in rows] == [(2000, 0.0), (2000, 0.1), (500, 0.0)]
+    assert [(r["steps"], r["arm"], r["seeds"]) for r in measured.means(rows)] == [
+        (500, "im", 1), (2000, "labels only, 4× steps", 1), (2000, "im", 1),
+    ]  # fmt: skip
 
 
 def test_what_is_not_on_val_is_no_figure(runs):
