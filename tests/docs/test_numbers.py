@@ -71,18 +71,41 @@ def test_arms_of_the_ablation_are_in_the_order_of_their_difference(numbers, tmp_
     (tmp_path / "docs/explanation").mkdir(parents=True)
     page = tmp_path / "docs/explanation/mask.md"
     page.write_text("# mask\n\n<!-- ablation: screen -->\nold\n<!-- end -->\n\nwhy\n")
-    row = {"stage": "screen", "data": "cells", "labels": "all", "factor": "", "arm": "im", "delta_centre": "0"}
+    row = {"stage": "screen", "data": "cells", "labels": "all", "steps": "500", "factor": "", "arm": "im",
+           "delta_centre": "0"}  # fmt: skip
     with (tmp_path / "results/im_ablation.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*row, "val_miou"])
         writer.writeheader()
         writer.writerow({**row, "val_miou": "0.5"})
         for score, delta in (("0.52", "0.02"), ("0.56", "0.06")):
             writer.writerow({**row, "arm": "x", "factor": "fill", "val_miou": score, "delta_centre": delta})
-        writer.writerow({**row, "arm": "x", "data": "isic", "labels": "40", "val_miou": "0.7"})
+        writer.writerow({**row, "arm": "x", "data": "isic", "labels": "40", "steps": "2000", "val_miou": "0.7"})
         writer.writerow({**row, "arm": "y", "stage": "confirm", "val_miou": "0.9"})
         writer.writerow({**row, "arm": "folds", "val_miou": ""})
     made = numbers.pages()[page]
-    assert "| arm | factor | cells | isic, 40 labels |\n|---|---|---|---|\n" in made
+    assert "| arm | factor | cells, 500 steps | isic, 40 labels, 2,000 steps |\n|---|---|---|---|\n" in made
     lines = [line for line in made.splitlines() if line.startswith(("| x", "| im", "| y", "| folds"))]
     assert lines == ["| x | – | 0.540, +0.040, 2 | 0.700, +0.000, 1 |", "| im | – | 0.500, +0.000, 1 | – |"]
     assert made.endswith("<!-- end -->\n\nwhy\n") and "old" not in made
+
+
+def test_rankings_of_a_split(numbers, tmp_path, monkeypatch):
+    monkeypatch.setattr(numbers, "ROOT", tmp_path)
+    (tmp_path / "results").mkdir()
+    row = {
+        "data": "cells",
+        "split": "val",
+        "choice": "plain",
+        "seeds": "3",
+        "delta": "0.01",
+        "low": "-0.02",
+        "high": "0.04",
+    }
+    one = {"data": "isic", "choice": "other", "seeds": "1", "low": "", "high": ""}
+    with (tmp_path / "results/label_next_summary.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerows([row, {**row, **one}, {**row, "split": "test", "choice": "never"}])
+    assert numbers.rankings("val").splitlines()[3:5] == [
+        "| plain | +0.010 (-0.020 to +0.040), 3 | – |", "| other | – | +0.010 (one seed) |",
+    ]  # fmt: skip

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from semiseg.programs import ranking as ranking_module
 from semiseg.programs.ranking import (
     RANKINGS,
     Facts,
     diverse,
     drawn,
+    feature,
     measure,
     per_foreground,
     per_outline,
@@ -58,6 +60,21 @@ def test_typical_stands_for_many():
     """
     assert names(typical, HOME) == "bacd"
     assert names(typical_doubt, HOME) == "acbd"  # d .8 + .8, a .9 + .7; c .36 + .06, b .18; c; b .12, d .1
+
+
+def test_only_the_first_are_chosen_one_after_the_other(monkeypatch):
+    """Of the three with the largest scores two; the others follow by score, and nobody is asked how far they are."""
+    monkeypatch.setattr(ranking_module, "FIRST", 2)
+    monkeypatch.setattr(ranking_module, "POOL", 3)
+    assert names(typical_doubt, HOME) == "acdb"
+    assert names(typical, HOME) == "acdb"  # b, which is far, is not in the pool
+
+
+def test_features_of_a_large_image_are_those_of_its_tiles(monkeypatch):
+    monkeypatch.setattr(ranking_module, "TILE", 8)
+    network = Pixelwise(1, 1).eval()
+    image = torch.rand(2, 1, 20, 11)
+    torch.testing.assert_close(torch.from_numpy(feature(network, image)), image.mean((-2, -1)))
 
 
 @pytest.mark.parametrize("ranking", RANKINGS.values(), ids=RANKINGS)

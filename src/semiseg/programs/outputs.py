@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from semiseg import storage
 from semiseg.data.classes import ClassMap
 from semiseg.inconsistency import inconsistency_mask
+from semiseg.networks.base import Network
 from semiseg.programs._generations import FIRST
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import load, opinions
-from semiseg.programs.ranking import Facts, plain
+from semiseg.programs.ranking import Facts, feature, plain, typical_doubt
 from semiseg.programs.session import Member, Session
 from semiseg.report.pictures import Sample, write_samples
 from semiseg.training.evaluate import batches, images
@@ -29,7 +30,7 @@ PICTURES = 8
 
 
 def label_next(session: Session, outcome: Outcome) -> list[dict[str, Any]]:
-    """Rank the unlabeled images by how much the committee disagrees, most first; else by the doubt of the model.
+    """Rank the unlabeled images: first those that stand for many which the committee disputes, see `typical_doubt`.
 
     score: the inconsistent share of the pixels, from the consensus where it holds that; for a single model, and where that
     share is the same for all images, the model's mean of 1 - confidence. Writes label_next.csv as `write_ranking`.
@@ -41,15 +42,32 @@ def label_next(session: Session, outcome: Outcome) -> list[dict[str, Any]]:
     if shared and len(scores) > 1 and len(set(scores)) == 1:  # a constant ranks nothing
         scores, shared = _scored(session, [outcome.model]), False
     rows = [{"image": n, "path": paths.get(n, ""), "score": s} for n, s in zip(names, scores, strict=True)]
-    return write_ranking(session.run / "label_next.csv", rows, shared)
+    return write_ranking(session.run / "label_next.csv", rows, shared, _order(session, outcome.model, rows))
 
 
-def write_ranking(path: Path, rows: list[dict[str, Any]], committee: bool = True) -> list[dict[str, Any]]:
-    """Sort rows with image, path and score by score, most first, and write them with their rank.
+def _order(session: Session, member: Member, rows: list[dict[str, Any]]) -> list[int]:
+    """Of the rows, one for each unlabeled image."""
+    data, network = session.data, session.load(member)
+    found: dict[str, list[np.ndarray]] = {"labeled": [], "unlabeled": []}
+    with session.log.bar("what stands for it", len(data.labeled) + len(data.unlabeled)) as bar:
+        for name, features in found.items():
+            store = getattr(data, name)
+            for chosen in batches(store):
+                features += [*feature(cast(Network, network), images(store, chosen, data.units))]
+                bar(sum(map(len, found.values())))
+    facts = [Facts(r["image"], r["score"], feature=f) for r, f in zip(rows, found["unlabeled"], strict=True)]
+    return typical_doubt(facts, found["labeled"])
+
+
+def write_ranking(
+    path: Path, rows: list[dict[str, Any]], committee: bool = True, order: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """Write rows with image, path and score in `order`, by default by score, most first, with their rank.
 
     Columns: rank, image, path, score, inconsistent_share. committee: the score is that share.
     """
-    rows = [rows[i] for i in plain([Facts(r["image"], r["score"]) for r in rows], ())]
+    order = plain([Facts(r["image"], r["score"]) for r in rows], ()) if order is None else order
+    rows = [rows[i] for i in order]
     for rank, row in enumerate(rows, 1):
         row.update(rank=rank, inconsistent_share=f"{row['score']:.6f}" if committee else "")
     text = io.StringIO()

@@ -1,7 +1,8 @@
 """Which unlabeled image to label next: orders of images, from what a committee and one model make of each.
 
-`plain` is the order of label_next.csv. The others are what benchmarks/label_next.py tries against it: members disagree along
-every outline, so a plain share prefers images with large or many objects, and it puts images that are alike side by side.
+`typical_doubt` is the order of label_next.csv, the others are what benchmarks/label_next.py tried against it: members
+disagree along every outline, so a plain share prefers images with large or many objects, and puts images that are alike side
+by side; docs/explanation/what-to-label-next.md has what came of it.
 
 [0] Sener and Savarese, core-set, arXiv 1708.00489: distances between deep features, images chosen greedily
 Differs from [0]: a distance counts as much as the image's own score, so an image must be disputed and new.
@@ -22,9 +23,11 @@ from torch import Tensor
 
 from semiseg.networks.base import Network
 from semiseg.task import Task
-from semiseg.training.inference import tiled
+from semiseg.training.inference import TILE, tiled
 
 Array = np.ndarray[Any, Any]
+FIRST, POOL = 100, 2000
+"""Images that are chosen one after the other, and those that they are chosen from: the distances of all would not fit."""
 LEAST = 0.01
 """Objects and outlines that cover less than that share of an image count as that much: nothing is divided by nothing."""
 
@@ -81,30 +84,35 @@ def diverse(facts: Sequence[Facts], labeled: Sequence[Array]) -> list[int]:
 
 
 def typical(facts: Sequence[Facts], labeled: Sequence[Array]) -> list[int]:
-    """Greedily the row that brings all rows nearest to a labeled or chosen image. Takes 4 N² bytes."""
+    """Greedily the row that brings all rows nearest to a labeled or chosen image. Bounds as of `typical_doubt`."""
     return _covering(facts, labeled, np.ones(len(facts)))
 
 
 def typical_doubt(facts: Sequence[Facts], labeled: Sequence[Array]) -> list[int]:
-    """As `typical`, and a row's distance counts by its score: what is chosen stands for many disputed images."""
+    """As `typical`, and a row's distance counts by its score: what is chosen stands for many disputed images.
+
+    So are the first 100 chosen, among the 2,000 with the largest scores; the others follow by score.
+    """
     return _covering(facts, labeled, np.array([f.score for f in facts]))
 
 
 def _covering(facts: Sequence[Facts], labeled: Sequence[Array], weight: Array) -> list[int]:
-    if not facts:
+    ranked = plain(facts, labeled)
+    pool = ranked[:POOL]
+    if not pool:
         return []
-    names = np.argsort([f.image for f in facts], kind="stable")
-    features, weight = np.stack([facts[i].feature for i in names]), weight[names].astype(np.float32)
+    features, weight = np.stack([facts[i].feature for i in pool]), weight[pool].astype(np.float32)
     apart = _distances(features, features)
     home = np.stack(labeled) if len(labeled) else features.mean(0, keepdims=True)
     near = _distances(features, home).min(1)
     chosen: list[int] = []
-    for _ in names:
+    for _ in pool[:FIRST]:
         gain = weight @ np.maximum(near[:, None] - apart, 0)
         gain[chosen] = -1
         chosen.append(int(gain.argmax()))
         near = np.minimum(near, apart[:, chosen[-1]])
-    return [int(names[i]) for i in chosen]
+    first = [pool[i] for i in chosen]
+    return first + [i for i in ranked if i not in set(first)]
 
 
 def _distances(a: Array, b: Array) -> Array:
@@ -139,8 +147,19 @@ def measure(network: Network, task: Task, image: Tensor) -> tuple[list[float], l
     edge = torch.zeros_like(objects)
     edge[:, :, :-1] |= (planes[..., 1:] != planes[..., :-1]).any(1)
     edge[:, :-1] |= (planes[..., 1:, :] != planes[..., :-1, :]).any(1)
-    feature = network.encode(image).levels[-1].mean((-2, -1))
-    return _shares(objects), _shares(edge), feature.float().cpu().numpy()
+    return _shares(objects), _shares(edge), feature(network, image)
+
+
+@torch.inference_mode()
+def feature(network: Network, image: Tensor) -> Array:
+    """The deepest features (B,F) of images (B,C,h,w) in unit range, averaged over all places, tile by tile."""
+    total, area = None, image.shape[-2] * image.shape[-1]
+    for part in (p for row in image.split(TILE, -2) for p in row.split(TILE, -1)):
+        mean = network.encode(part).levels[-1].float().mean((-2, -1)) * (part.shape[-2] * part.shape[-1] / area)
+        total = mean if total is None else total + mean
+    assert total is not None
+    found: Array = total.cpu().numpy()
+    return found
 
 
 def _shares(plane: Tensor) -> list[float]:
