@@ -97,15 +97,19 @@ def ablation(stage: str) -> str:
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["stage"] == stage and row["val_miou"]]
     keys = ("data", "labels", "steps")
-    places = sorted({tuple(row[k] for k in keys) for row in rows}, key=lambda place: (*place[:2], int(place[2])))
-    factors, cells, order = {row["arm"]: row["factor"] for row in rows}, {}, {}
+    known = {tuple(row[k] for k in keys) for row in rows if row["labels"] != "full"}  # "full" is the goal of all of them
+    places = sorted(known, key=lambda place: (*place[:2], int(place[2])))
+    factors, cells = {row["arm"]: row["factor"] for row in rows}, {}
+    order: dict[str, list[float]] = {}
     for arm in factors:
         for place in places:
-            same = [row for row in rows if (row["arm"], *(row[k] for k in keys)) == (arm, *place)]
+            same = [row for row in rows if (row["arm"], row["data"], row["steps"]) == (arm, place[0], place[2])
+                    and row["labels"] in (place[1], "full")]  # fmt: skip
             if same:
-                score, delta = (mean([float(row[k] or 0) for row in same]) for k in ("val_miou", "delta_centre"))
-                cells[arm, place] = f"{score:.3f}, {delta:+.3f}, {len(same)}"
-                order.setdefault(arm, []).append(delta)
+                deltas = [float(row["delta_centre"]) for row in same if row["delta_centre"]]
+                delta = f"{mean(deltas):+.3f}" if deltas else "–"
+                cells[arm, place] = f"{mean([float(row['val_miou']) for row in same]):.3f}, {delta}, {len(same)}"
+                order.setdefault(arm, []).append(mean(deltas) if deltas else 1.0)
     heads = [
         f"{data}{'' if labels == 'all' else f', {labels} labels'}, {int(steps):,} steps"
         for data, labels, steps in places

@@ -80,12 +80,14 @@ def test_arms_of_the_ablation_are_in_the_order_of_their_difference(numbers, tmp_
         for score, delta in (("0.52", "0.02"), ("0.56", "0.06")):
             writer.writerow({**row, "arm": "x", "factor": "fill", "val_miou": score, "delta_centre": delta})
         writer.writerow({**row, "arm": "x", "data": "isic", "labels": "40", "steps": "2000", "val_miou": "0.7"})
+        writer.writerow({**row, "arm": "full labels", "labels": "full", "val_miou": "0.8", "delta_centre": ""})
         writer.writerow({**row, "arm": "y", "stage": "confirm", "val_miou": "0.9"})
         writer.writerow({**row, "arm": "folds", "val_miou": ""})
     made = numbers.pages()[page]
     assert "| arm | factor | cells, 500 steps | isic, 40 labels, 2,000 steps |\n|---|---|---|---|\n" in made
-    lines = [line for line in made.splitlines() if line.startswith(("| x", "| im", "| y", "| folds"))]
-    assert lines == ["| x | – | 0.540, +0.040, 2 | 0.700, +0.000, 1 |", "| im | – | 0.500, +0.000, 1 | – |"]
+    lines = [line for line in made.splitlines() if line.startswith(("| x", "| im", "| y", "| folds", "| full"))]
+    assert lines[0] == "| full labels | – | 0.800, –, 1 | – |"
+    assert lines[1:] == ["| x | – | 0.540, +0.040, 2 | 0.700, +0.000, 1 |", "| im | – | 0.500, +0.000, 1 | – |"]
     assert made.endswith("<!-- end -->\n\nwhy\n") and "old" not in made
 
 
