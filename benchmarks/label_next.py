@@ -3,10 +3,10 @@
 python benchmarks/label_next.py DATA_ROOT [--seeds 3] [--draws 5] [--steps 500] [--split val] [--only isic2018]
 
 From a start (a committee trained on 20 labels that the seed draws) the masks of 20 more images are revealed: those at the
-top of a ranking (semiseg/programs/ranking.py; `plain` is the order of label_next.csv), or random ones. A fresh supervised
-model is trained on both together, with equal steps and the same seed, and scored. The choice between rankings is made with
---split val; --split test is for the one that was chosen, --choices names it. label_next_summary.csv: each ranking minus the
-mean of its seed's random draws, mean over seeds with its 95 % interval (Student's t).
+top of a ranking (semiseg/programs/ranking.py; `typical_doubt` is the order of label_next.csv), or random ones. A fresh
+supervised model is trained on both together, with equal steps and the same seed, and scored. The choice between rankings is
+made with --split val; --split test is for the one that was chosen, --choices names it. label_next_summary.csv: each ranking
+minus the mean of its seed's random draws, mean over seeds with its 95 % interval (Student's t).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from semiseg.training.config import Config
 from semiseg.training.evaluate import batches, images
 from semiseg.training.logs import Log
 from semiseg.training.prepare import look, prepare
-from shared import SIZES, commit, folder, read, write
+from shared import SIZES, folder, read, write
 
 SETS = ("isic2018", "cells")
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -92,7 +92,7 @@ def choices(run: Path, seed: int, args: argparse.Namespace) -> dict[str, list[st
     return {name: [known[i].image for i in order[: args.reveal]] for name, order in orders.items()}
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of every ranking in every place: its mean difference to the mean of its seed's random draws, with an interval."""
     made = []
     for place in dict.fromkeys(tuple(str(r[k]) for k in SUMMARY) for r in rows):
@@ -141,12 +141,13 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
         place = here / f"{choice}-{len(names)}"
         shown, out = reveal(data, [*first, *names], place.with_name(f"{place.name}-data")), place
         train(shown, out, resume="auto", method="supervised", **options)
+        summary = read_json(out / "summary.json")
         metrics = evaluate_split(Model(out), shown, args.split)["metrics"]
         row = {
             "data": name, "seed": seed, "choice": choice, **numbers,
             "miou": round(metrics["miou"], 6), "iou_per_image": round(metrics["iou_per_image"], 6),
-            "images_forwarded": read_json(out / "summary.json")["images_forwarded"],
-            "commit": commit(), "command": "python benchmarks/label_next.py",
+            "images_forwarded": summary["images_forwarded"], "commit": summary["commit"],
+            "command": f"python benchmarks/label_next.py --split {args.split} --choices {' '.join(args.choices)}",
         }  # fmt: skip
         write(table, [*read(table), row])  # read again: another call may work on another set
         print(name, seed, choice, row["miou"], flush=True)
@@ -178,7 +179,7 @@ def main() -> None:
     for name in args.only:
         for seed in range(args.seeds):
             run(name, seed, args)
-    if made := summary(read(args.results / "label_next.csv")):
+    if made := summarise(read(args.results / "label_next.csv")):
         write(args.results / "label_next_summary.csv", made)
     for r in made:
         shown = f"{r['delta']:+.4f} [{r['low']}, {r['high']}] {r['verdict']} ({r['seeds']} seeds)"

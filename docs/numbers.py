@@ -97,7 +97,9 @@ def ablation(stage: str) -> str:
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["stage"] == stage and row["val_miou"]]
     keys = ("data", "labels", "steps")
-    known = {tuple(row[k] for k in keys) for row in rows if row["labels"] != "full"}  # "full" is the goal of all of them
+    known = {
+        tuple(row[k] for k in keys) for row in rows if row["labels"] != "full"
+    }  # "full" is the goal of all of them
     places = sorted(known, key=lambda place: (*place[:2], int(place[2])))
     factors, cells = {row["arm"]: row["factor"] for row in rows}, {}
     order: dict[str, list[float]] = {}

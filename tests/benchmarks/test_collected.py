@@ -180,7 +180,7 @@ def test_rankings_are_compared_with_their_own_seeds_draws():
         rows += [choice("random-0", seed, base - 0.1), choice("random-1", str(seed), base + 0.1)]
         rows += [choice("plain", seed, ranked), choice("diverse", seed, base + 0.05 * (-1) ** seed)]
     rows += [choice("plain", 0, 0.9, split="test")]  # another split, and no draws there
-    made = {r["choice"]: r for r in label_next.summary(rows)}
+    made = {r["choice"]: r for r in label_next.summarise(rows)}
     assert set(made) == {"plain", "diverse"}
     plain = made["plain"]
     assert (plain["seeds"], plain["delta"], plain["verdict"]) == (3, 0.05, "better than random")

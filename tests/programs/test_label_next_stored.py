@@ -7,7 +7,7 @@ import pytest
 
 import tiny
 from semiseg import storage
-from semiseg.programs import outputs
+from semiseg.programs import outputs, ranking
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import Rule, consensus
 from semiseg.programs.outputs import label_next
@@ -77,6 +77,19 @@ def test_first_comes_what_stands_for_many_disputed_images(trained, monkeypatch):
     rows = iter([(0.0, 0.0)] * unlabeled + list(places.values()))
     monkeypatch.setattr(outputs, "feature", lambda network, image: np.array([next(rows) for _ in image]))
     assert [image for image, _ in ranked(session, members)[:3]] == [names[1], names[0], names[2]]
+
+
+def test_only_the_pool_is_looked_at(trained, monkeypatch):
+    """The two most disputed ones and the labeled ones are encoded; the others follow by score."""
+    session, members = trained
+    names = session.data.unlabeled.names
+    monkeypatch.setattr(outputs, "POOL", 2)
+    monkeypatch.setattr(ranking, "POOL", 2)
+    monkeypatch.setattr(outputs, "_stored", lambda *_: [i / 10 for i in range(len(names))])
+    seen = []
+    monkeypatch.setattr(outputs, "feature", lambda _, image: seen.extend(image) or np.ones((len(image), 2)))
+    order = [image for image, _ in ranked(session, members)]
+    assert order == list(reversed(names)) and len(seen) == len(session.data.labeled) + 2
 
 
 def test_a_finished_member_is_found_without_its_method(trained, monkeypatch):

@@ -1,5 +1,7 @@
 """Orders of images to be labeled, by hand; and the facts that they are made from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,14 @@ def test_only_the_first_are_chosen_one_after_the_other(monkeypatch):
     monkeypatch.setattr(ranking_module, "POOL", 3)
     assert names(typical_doubt, HOME) == "acdb"
     assert names(typical, HOME) == "acdb"  # b, which is far, is not in the pool
+
+
+def test_features_that_are_no_numbers_or_very_large_do_not_decide():
+    far = np.array([8000.0, 8000.0])
+    pool = [replace(f, feature=f.feature + far) for f in POOL]
+    assert "".join(pool[i].image for i in typical(pool, [HOME[0] + far])) == "bacd"
+    broken = [replace(POOL[0], feature=np.array([np.nan, np.inf])), *POOL[1:]]
+    assert sorted(typical_doubt(broken, HOME)) == [0, 1, 2, 3] and typical_doubt(broken, HOME)[:2] == [1, 2]
 
 
 def test_features_of_a_large_image_are_those_of_its_tiles(monkeypatch):

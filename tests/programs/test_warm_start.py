@@ -1,5 +1,7 @@
 """Students that go on from the weights of the generation before."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -83,12 +85,27 @@ def test_the_student_and_what_copies_it_begin_there(prepared, tmp_path):
 
 
 @pytest.mark.parametrize("program", [IMPlus, NoisyStudent])
-def test_a_network_that_grows_has_nothing_to_go_on_from(program):
+def test_a_network_that_grows_has_nothing_to_go_on_from(prepared, program):
+    config = prepared("binary").config
     with pytest.raises(Refusal, match="add grow=0") as refused:
-        program(generations=2, warm_start=True)
+        program(generations=2, warm_start=True).fits(config)
     assert refused.value.exit == 2
-    assert program(generations=2, warm_start=True, grow=0).warm_start
-    assert program(generations=1, warm_start=True).warm_start  # the first students are no wider
+    program(generations=2, warm_start=True, grow=0).fits(config)
+    program(generations=1, warm_start=True).fits(config)  # the first students are no wider
+    program(generations=2, warm_start=True).fits(replace(config, network="unet/resnet18"))  # which never grows
+
+
+def test_a_given_committee_has_no_weights_of_ours(prepared):
+    with pytest.raises(Refusal, match="needs a generation of our own") as refused:
+        IM(warm_start=True).fits(replace(prepared("binary").config, committee="a,b"))
+    assert refused.value.exit == 2
+
+
+@pytest.mark.parametrize(("method", "number"), [("cps", 2), ("segkc", 2)])
+def test_of_two_networks_only_one_was_kept(prepared, tmp_path, method, number):
+    with pytest.raises(Refusal, match=f"{method} trains {number}"):
+        IM(members=2, warm_start=True).run(tiny.session(tmp_path, prepared("binary"), method=method))
+    assert not list(tmp_path.glob("generation-*"))
 
 
 def test_a_class_that_the_weights_do_not_know(prepared, tmp_path):

@@ -97,3 +97,9 @@ class Method(nn.Module):
     def images_per_step(self, labeled: int, unlabeled: int) -> int:
         """Images sent forward through networks in a step, for honest cost tables."""
         return labeled + unlabeled * (1 + len(self.views))
+
+
+def trained_networks(method: Method) -> int:
+    """How many networks the optimiser moves; averages of them do not count."""
+    nets = [m for m in method.modules() if isinstance(m, Network)]
+    return sum(any(p.requires_grad for p in net.parameters()) for net in nets)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from semiseg.errors import nearest, usage
 
 if TYPE_CHECKING:  # torch is imported only when a network is built
+    import torch
+
     from semiseg.networks.base import Network
 
 ARCHITECTURES = (
@@ -53,7 +55,6 @@ def build(
     `pretrained`: None or False from scratch; True or "imagenet" the weights of smp or timm, from the local cache or the
     hub; otherwise the path of a .safetensors file or of a folder with model.safetensors.
     `alpha`: width of `unet1x1`, 0.5 when neither it nor a suffix (`unet1x1:1.0`) is given. `options` go to smp.
-    Weights lie with their channels last: the same numbers in the order in which convolutions are fastest.
     Raises Refusal (exit 2) for an unknown name, a combination that does not work, and weights that cannot be had.
     """
     arch, slash, encoder = name.partition("/")
@@ -67,7 +68,7 @@ def build(
             from semiseg.networks.weights import load_encoder
 
             load_encoder(net, pretrained)
-        return _channels_last(net)
+        return net.to(memory_format=memory_format())
     arch, colon, _ = arch.lower().partition(":")
     if arch not in ARCHITECTURES or not encoder:
         raise _unknown(name)
@@ -81,13 +82,14 @@ def build(
 
     options = VARIANTS.get(variant, {}) | options
     net = build_smp(variant, encoder, channels, classes, mean=mean, std=std, pretrained=pretrained, options=options)
-    return _channels_last(net)
+    return net.to(memory_format=memory_format())
 
 
-def _channels_last(net: Network) -> Network:
+def memory_format() -> torch.memory_format:
+    """How weights lie: with a GPU as they come; without one with channels last, in which convolutions are faster there."""
     import torch
 
-    return net.to(memory_format=torch.channels_last)
+    return torch.contiguous_format if torch.cuda.is_available() else torch.channels_last
 
 
 def _unet1x1(

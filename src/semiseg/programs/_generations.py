@@ -1,4 +1,4 @@
-"""Generations of members: a committee's consensus teaches fresh students, who form the next committee if val agrees."""
+"""Generations of members: a committee's consensus teaches students, who form the next committee if val agrees."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from semiseg import storage
 from semiseg.data.sampler import Drawing
 from semiseg.errors import DATA, USAGE, Problem, Refusal, nearest
 from semiseg.inconsistency import InconsistencyMask
-from semiseg.methods.base import Refiner
+from semiseg.methods.base import Refiner, trained_networks
 from semiseg.programs._lessons import pooled, school
 from semiseg.programs._promotion import every_image, judge
 from semiseg.programs.base import Outcome, Program, baseline
@@ -29,6 +29,7 @@ from semiseg.programs.diagnostics import (
 from semiseg.programs.given import given_consensus, ready
 from semiseg.programs.session import Member, Session
 from semiseg.task import make_task
+from semiseg.training.config import Config
 
 FIRST = "generation-1/consensus"  # the opinion of generation 0, or of a given committee in its place
 PAPER = {
@@ -95,11 +96,11 @@ class Generations(Program):
             found = f"is '{value}'. {nearest(value, options)}".strip()
             raise self.wrong(key, found, expected=" or ".join(o for o in options if o))
 
-    def same_size(self, grow: float) -> None:
-        """Refuse students that shall go on from the weights of a smaller network."""
-        if self.warm_start and grow and self.generations > 1:
-            found = f"goes on from the weights of a generation whose networks are smaller (grow={grow:g})"
-            raise self.wrong("warm_start", found, "add grow=0")
+    def fits(self, config: Config) -> None:
+        """A given committee has no weights that students could go on from."""
+        super().fits(config)
+        if self.warm_start and config.committee:
+            raise self.wrong("warm_start", "needs a generation of our own, and --committee gives one", "leave one out")
 
     @classmethod
     def defaults(cls, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,6 +149,9 @@ class Generations(Program):
             raise Refusal(Problem("D32", data.config.data, "has no unlabeled images", fix), DATA)
         session.warnings += self.deviations(session)
         self.refiner(session)  # what cannot be is refused before anything is trained
+        if self.warm_start and (number := trained_networks(data.method())) > 1:
+            found = f"goes on from the weights of one network, and {data.config.method} trains {number}"
+            raise self.wrong("warm_start", found, "leave it out, or use a method with one")
         committee, base = self._first(session)
         model, why = session.best(committee), "generation 0 is the best on val"
         ensemble, group, failed = committee, committee, 0

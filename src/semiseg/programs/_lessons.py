@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,11 @@ from semiseg.data.sampler import Drawing, Feed
 from semiseg.data.views import Geometry, Photometry
 from semiseg.methods import arguments
 from semiseg.programs.session import Session
+from semiseg.training.config import Config
 from semiseg.training.prepare import Prepared
+
+if TYPE_CHECKING:
+    from semiseg.programs._generations import Generations
 
 STRENGTHS = 5
 """Generations over which the noise grows, as in the paper."""
@@ -75,6 +79,14 @@ def grown(session: Session, generation: int, grow: float) -> Session:
         return session
     wider = float(width or 0.5) + grow * (generation - 1)
     return replace(session, data=session.data.with_network(f"unet1x1:{wider:g}"))
+
+
+def same_size(program: Generations, grow: float, config: Config) -> None:
+    """Refuse students that shall go on from the weights of a smaller network."""
+    widens = grow and program.generations > 1 and config.network.partition(":")[0] == "unet1x1"
+    if program.warm_start and widens:
+        found = f"goes on from the weights of a generation whose networks are smaller (grow={grow:g})"
+        raise program.wrong("warm_start", found, "add grow=0")
 
 
 def noised(session: Session, generation: int, drawing: Drawing) -> Drawing:

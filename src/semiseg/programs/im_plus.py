@@ -16,12 +16,13 @@ from torch import Tensor
 
 from semiseg.data.sampler import Drawing
 from semiseg.programs._judge import judge_of, require_val
-from semiseg.programs._lessons import grown, noised
+from semiseg.programs._lessons import grown, noised, same_size
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import Stored
 from semiseg.programs.evalnet import first_members, read_quality, write_quality
 from semiseg.programs.im import IM
 from semiseg.programs.session import Session
+from semiseg.training.config import Config
 from semiseg.training.evaluate import batches, images
 
 COPIES = 5
@@ -42,7 +43,11 @@ class IMPlus(IM):
         if not 0 <= grow <= 8:
             raise self.wrong("grow", f"is {grow}", expected="0 to 8")
         self.grow = 0.0 if self.networks else grow
-        self.same_size(self.grow)
+
+    def fits(self, config: Config) -> None:
+        """And students that go on from weights must not be wider."""
+        super().fits(config)
+        same_size(self, self.grow, config)
 
     def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
         """As im's, for a wider network."""

@@ -12,10 +12,11 @@ from typing import Any
 from torch import Tensor
 
 from semiseg.data.sampler import Drawing
-from semiseg.programs._lessons import grown, noised
+from semiseg.programs._lessons import grown, noised, same_size
 from semiseg.programs._teacher import OneTeacher
 from semiseg.programs.consensus import Stored
 from semiseg.programs.session import Session
+from semiseg.training.config import Config
 
 
 class NoisyStudent(OneTeacher):
@@ -31,7 +32,11 @@ class NoisyStudent(OneTeacher):
         if not 0 <= grow <= 8:
             raise self.wrong("grow", f"is {grow}", expected="0 to 8")
         self.grow = grow
-        self.same_size(grow)
+
+    def fits(self, config: Config) -> None:
+        """And students that go on from weights must not be wider."""
+        super().fits(config)
+        same_size(self, self.grow, config)
 
     def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
         """For a wider network."""

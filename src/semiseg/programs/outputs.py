@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from semiseg.networks.base import Network
 from semiseg.programs._generations import FIRST
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import load, opinions
-from semiseg.programs.ranking import Facts, feature, plain, typical_doubt
+from semiseg.programs.ranking import POOL, Facts, feature, plain, typical_doubt
 from semiseg.programs.session import Member, Session
 from semiseg.report.pictures import Sample, write_samples
 from semiseg.training.evaluate import batches, images
@@ -47,15 +48,18 @@ def label_next(session: Session, outcome: Outcome) -> list[dict[str, Any]]:
 
 def _order(session: Session, member: Member, rows: list[dict[str, Any]]) -> list[int]:
     """Of the rows, one for each unlabeled image."""
-    data, network = session.data, session.load(member)
-    found: dict[str, list[np.ndarray]] = {"labeled": [], "unlabeled": []}
-    with session.log.bar("what stands for it", len(data.labeled) + len(data.unlabeled)) as bar:
-        for name, features in found.items():
-            store = getattr(data, name)
+    data, network = session.data, cast(Network, session.load(member))
+    facts = [Facts(r["image"], r["score"]) for r in rows]
+    pool = sorted(plain(facts, ())[:POOL])
+    stores = {"labeled": data.labeled, "unlabeled": data.unlabeled.take(pool)}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in stores}
+    with session.log.bar("what stands for many", sum(map(len, stores.values()))) as bar:
+        for name, store in stores.items():
             for chosen in batches(store):
-                features += [*feature(cast(Network, network), images(store, chosen, data.units))]
+                found[name] += [*feature(network, images(store, chosen, data.units))]
                 bar(sum(map(len, found.values())))
-    facts = [Facts(r["image"], r["score"], feature=f) for r, f in zip(rows, found["unlabeled"], strict=True)]
+    for i, own in zip(pool, found["unlabeled"], strict=True):
+        facts[i] = replace(facts[i], feature=own)
     return typical_doubt(facts, found["labeled"])
 
 
@@ -112,7 +116,7 @@ def _scores(networks: list[nn.Module], task: Any, image: Tensor) -> Tensor:
 
 
 def samples(session: Session, outcome: Outcome, ranking: list[dict[str, Any]]) -> None:
-    """Pictures for the report: val images with their truth (worst, middle, best agreed) and the most doubtful others."""
+    """Pictures for the report: val images with their truth (worst, middle, best agreed) and the first to label."""
     data, task = session.data, session.data.task
     model = session.load(outcome.model)
     base = session.load(outcome.baseline) if outcome.baseline and outcome.baseline is not outcome.model else None

@@ -27,7 +27,7 @@ from semiseg.training.inference import TILE, tiled
 
 Array = np.ndarray[Any, Any]
 FIRST, POOL = 100, 2000
-"""Images that are chosen one after the other, and those that they are chosen from: the distances of all would not fit."""
+"""Images that are chosen one after the other, and those that they are chosen from: only these need features."""
 LEAST = 0.01
 """Objects and outlines that cover less than that share of an image count as that much: nothing is divided by nothing."""
 
@@ -101,9 +101,9 @@ def _covering(facts: Sequence[Facts], labeled: Sequence[Array], weight: Array) -
     pool = ranked[:POOL]
     if not pool:
         return []
-    features, weight = np.stack([facts[i].feature for i in pool]), weight[pool].astype(np.float32)
+    features, weight = _finite([facts[i].feature for i in pool]), weight[pool].astype(np.float32)
     apart = _distances(features, features)
-    home = np.stack(labeled) if len(labeled) else features.mean(0, keepdims=True)
+    home = _finite(labeled) if len(labeled) else features.mean(0, keepdims=True)
     near = _distances(features, home).min(1)
     chosen: list[int] = []
     for _ in pool[:FIRST]:
@@ -111,8 +111,13 @@ def _covering(facts: Sequence[Facts], labeled: Sequence[Array], weight: Array) -
         gain[chosen] = -1
         chosen.append(int(gain.argmax()))
         near = np.minimum(near, apart[:, chosen[-1]])
-    first = [pool[i] for i in chosen]
-    return first + [i for i in ranked if i not in set(first)]
+    first = dict.fromkeys(pool[i] for i in chosen)
+    return [*first, *(i for i in ranked if i not in first)]
+
+
+def _finite(features: Sequence[Array]) -> Array:
+    """(N,F) in double precision, in which differences of large features last; what is not finite is 0."""
+    return np.nan_to_num(np.stack(features).astype(np.float64), posinf=0, neginf=0)
 
 
 def _distances(a: Array, b: Array) -> Array:
