@@ -86,10 +86,15 @@ def build(
 
 
 def memory_format() -> torch.memory_format:
-    """How weights lie: with a GPU as they come; without one with channels last, in which convolutions are faster there."""
+    """How weights lie: with a single CPU thread with channels last, where small images train faster; else as they come.
+
+    Measured on unet1x1 at 64 and 96 px: a quarter to a half more images a second with one thread (results/step.csv), some
+    percent less with two. On a GPU nothing was measured.
+    """
     import torch
 
-    return torch.contiguous_format if torch.cuda.is_available() else torch.channels_last
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return torch.channels_last if alone else torch.contiguous_format
 
 
 def _unet1x1(
