@@ -88,8 +88,8 @@ def build(
 def memory_format() -> torch.memory_format:
     """How weights lie: with a single CPU thread with channels last, where small images train faster; else as they come.
 
-    Measured on unet1x1 at 64 and 96 px: a quarter to a half more images a second with one thread (results/step.csv), some
-    percent less with two. On a GPU nothing was measured.
+    Measured on unet1x1 at 64 and 96 px: with one thread between nothing and a half more images a second (results/step.csv
+    has a pair), with two some percent less. On a GPU nothing was measured.
     """
     import torch
 
