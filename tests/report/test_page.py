@@ -176,7 +176,7 @@ def test_a_run_that_moved_is_called_by_its_present_name(run):
 def test_a_single_model_has_doubt_and_no_committee(run):
     (run / "label_next.csv").write_text("rank,image,path,score,inconsistent_share\n1,a,u/a.png,0.412,\n")
     text = page(run).text
-    assert "images about which the model is unsure" in text and "doubt 0.412" in text
+    assert "The model is least sure" in text and "doubt 0.412" in text
 
 
 def test_no_test_set_no_command_for_it(run):

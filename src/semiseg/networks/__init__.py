@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from semiseg.errors import nearest, usage
 
 if TYPE_CHECKING:  # torch is imported only when a network is built
-    import torch
-
     from semiseg.networks.base import Network
 
 ARCHITECTURES = (
@@ -68,7 +66,7 @@ def build(
             from semiseg.networks.weights import load_encoder
 
             load_encoder(net, pretrained)
-        return net.to(memory_format=memory_format())
+        return net
     arch, colon, _ = arch.lower().partition(":")
     if arch not in ARCHITECTURES or not encoder:
         raise _unknown(name)
@@ -81,20 +79,7 @@ def build(
     from semiseg.networks.zoo import build_smp
 
     options = VARIANTS.get(variant, {}) | options
-    net = build_smp(variant, encoder, channels, classes, mean=mean, std=std, pretrained=pretrained, options=options)
-    return net.to(memory_format=memory_format())
-
-
-def memory_format() -> torch.memory_format:
-    """How weights lie: with a single CPU thread with channels last, where small images train faster; else as they come.
-
-    Measured on unet1x1 at 64 and 96 px: with one thread between nothing and a half more images a second (results/step.csv
-    has a pair), with two some percent less. On a GPU nothing was measured.
-    """
-    import torch
-
-    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
-    return torch.channels_last if alone else torch.contiguous_format
+    return build_smp(variant, encoder, channels, classes, mean=mean, std=std, pretrained=pretrained, options=options)
 
 
 def _unet1x1(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,10 @@ from torch import Tensor, nn
 from semiseg import storage
 from semiseg.data.classes import ClassMap
 from semiseg.inconsistency import inconsistency_mask
-from semiseg.networks.base import Network
 from semiseg.programs._generations import FIRST
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import load, opinions
-from semiseg.programs.ranking import POOL, Facts, feature, plain, typical_doubt
+from semiseg.programs.ranking import Facts, plain
 from semiseg.programs.session import Member, Session
 from semiseg.report.pictures import Sample, write_samples
 from semiseg.training.evaluate import batches, images
@@ -31,7 +29,7 @@ PICTURES = 8
 
 
 def label_next(session: Session, outcome: Outcome) -> list[dict[str, Any]]:
-    """Rank the unlabeled images: first those that stand for many which the committee disputes, see `typical_doubt`.
+    """Rank the unlabeled images by how much the committee disagrees, most first; else by the doubt of the model.
 
     score: the inconsistent share of the pixels, from the consensus where it holds that; for a single model, and where that
     share is the same for all images, the model's mean of 1 - confidence. Writes label_next.csv as `write_ranking`.
@@ -43,35 +41,15 @@ def label_next(session: Session, outcome: Outcome) -> list[dict[str, Any]]:
     if shared and len(scores) > 1 and len(set(scores)) == 1:  # a constant ranks nothing
         scores, shared = _scored(session, [outcome.model]), False
     rows = [{"image": n, "path": paths.get(n, ""), "score": s} for n, s in zip(names, scores, strict=True)]
-    return write_ranking(session.run / "label_next.csv", rows, shared, _order(session, outcome.model, rows))
+    return write_ranking(session.run / "label_next.csv", rows, shared)
 
 
-def _order(session: Session, member: Member, rows: list[dict[str, Any]]) -> list[int]:
-    """Of the rows, one for each unlabeled image."""
-    data, network = session.data, cast(Network, session.load(member))
-    facts = [Facts(r["image"], r["score"]) for r in rows]
-    pool = sorted(plain(facts, ())[:POOL])
-    stores = {"labeled": data.labeled, "unlabeled": data.unlabeled.take(pool)}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in stores}
-    with session.log.bar("what stands for many", sum(map(len, stores.values()))) as bar:
-        for name, store in stores.items():
-            for chosen in batches(store):
-                found[name] += [*feature(network, images(store, chosen, data.units))]
-                bar(sum(map(len, found.values())))
-    for i, own in zip(pool, found["unlabeled"], strict=True):
-        facts[i] = replace(facts[i], feature=own)
-    return typical_doubt(facts, found["labeled"])
-
-
-def write_ranking(
-    path: Path, rows: list[dict[str, Any]], committee: bool = True, order: Sequence[int] | None = None
-) -> list[dict[str, Any]]:
-    """Write rows with image, path and score in `order`, by default by score, most first, with their rank.
+def write_ranking(path: Path, rows: list[dict[str, Any]], committee: bool = True) -> list[dict[str, Any]]:
+    """Sort rows with image, path and score by score, most first, and write them with their rank.
 
     Columns: rank, image, path, score, inconsistent_share. committee: the score is that share.
     """
-    order = plain([Facts(r["image"], r["score"]) for r in rows], ()) if order is None else order
-    rows = [rows[i] for i in order]
+    rows = [rows[i] for i in plain([Facts(r["image"], r["score"]) for r in rows], ())]
     for rank, row in enumerate(rows, 1):
         row.update(rank=rank, inconsistent_share=f"{row['score']:.6f}" if committee else "")
     text = io.StringIO()
@@ -116,7 +94,7 @@ def _scores(networks: list[nn.Module], task: Any, image: Tensor) -> Tensor:
 
 
 def samples(session: Session, outcome: Outcome, ranking: list[dict[str, Any]]) -> None:
-    """Pictures for the report: val images with their truth (worst, middle, best agreed) and the first to label."""
+    """Pictures for the report: val images with their truth (worst, middle, best agreed) and the most doubtful others."""
     data, task = session.data, session.data.task
     model = session.load(outcome.model)
     base = session.load(outcome.baseline) if outcome.baseline and outcome.baseline is not outcome.model else None

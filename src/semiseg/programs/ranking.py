@@ -1,8 +1,8 @@
 """Which unlabeled image to label next: orders of images, from what a committee and one model make of each.
 
-`typical_doubt` is the order of label_next.csv, the others are what benchmarks/label_next.py tried against it: members
-disagree along every outline, so a plain share prefers images with large or many objects, and puts images that are alike side
-by side; docs/explanation/what-to-label-next.md has what came of it.
+`plain` is the order of label_next.csv. The others are what benchmarks/label_next.py tries against it: members disagree along
+every outline, so a plain share prefers images with large or many objects, and it puts images that are alike side by side;
+docs/explanation/what-to-label-next.md has what came of it.
 
 [0] Sener and Savarese, core-set, arXiv 1708.00489: distances between deep features, images chosen greedily
 Differs from [0]: a distance counts as much as the image's own score, so an image must be disputed and new.

@@ -22,7 +22,7 @@ from semiseg.data.folder import find
 from semiseg.data.splits import choose_labels
 from semiseg.errors import BUSY, CHECKPOINT, USAGE, Problem, Refusal, usage
 from semiseg.methods import arguments, method_class, own
-from semiseg.networks import build, memory_format
+from semiseg.networks import build
 from semiseg.programs import PROGRAMS, outputs, program_class
 from semiseg.programs._generations import FIRST, Generations
 from semiseg.programs.given import named, split
@@ -280,5 +280,4 @@ def machine() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "system": platform.system(),
-        "memory_format": str(memory_format()).partition(".")[2],
     }  # fmt: skip

@@ -30,7 +30,7 @@ def label_next(facts: Facts) -> str:
     one = not any(row.get("inconsistent_share") for row in facts.queue)
     who, how = ("model", " Doubt is the mean of 1 − confidence.") if one else ("committee", "")
     intro = note(
-        f"These stand for images about which the {who} is unsure, so a label here is likely to teach most.{how}"
+        f"The {who} is least sure about these unlabeled images, so a label there is likely to teach most.{how}"
     )
     full = note(f'All {total} in order: <a href="label_next.csv"><code>{path}</code></a>')
     return section("label-next", "Label these next", intro, f'<ol class="queue">{"".join(items)}</ol>', full)
