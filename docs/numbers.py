@@ -90,16 +90,17 @@ def mean(values: list[float]) -> float:
 
 
 def ablation(stage: str) -> str:
-    """A line per arm, the best first; a column per data set: mIoU on val, difference to the centre, seeds."""
+    """A line per arm, the best first; a column per data set: mIoU on val, difference to the centre, seeds.
+
+    Full labels are the goal of every number of labels, so they stand in all columns of their data set and steps.
+    """
     path = ROOT / "results/im_ablation.csv"
     if not path.is_file():
         return ""
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["stage"] == stage and row["val_miou"]]
     keys = ("data", "labels", "steps")
-    known = {
-        tuple(row[k] for k in keys) for row in rows if row["labels"] != "full"
-    }  # "full" is the goal of all of them
+    known = {tuple(row[k] for k in keys) for row in rows if row["labels"] != "full"}
     places = sorted(known, key=lambda place: (*place[:2], int(place[2])))
     factors, cells = {row["arm"]: row["factor"] for row in rows}, {}
     order: dict[str, list[float]] = {}

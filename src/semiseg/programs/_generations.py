@@ -25,7 +25,7 @@ from semiseg.programs.diagnostics import (
     mute,
     quality,
     write_classes,
-)  # fmt: skip
+)
 from semiseg.programs.given import given_consensus, ready
 from semiseg.programs.session import Member, Session
 from semiseg.task import make_task
