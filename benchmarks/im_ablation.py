@@ -72,6 +72,7 @@ FACTORS: dict[str, dict[str, str]] = {
     "start": {
         "im@warm_start=yes": CENTRE,
         "im@warm_start=yes@balance=yes@doubt=0.3": "im@balance=yes@doubt=0.3",
+        "im@members_by=snapshots@warm_start=yes": "im@members_by=snapshots",
     },
     "generations": {LONGER: CENTRE},
     "student augmentation": {
