@@ -49,6 +49,8 @@ from stability import draw, generations
 CENTRE = "im"
 WARM = "@".join(["", *RAMP])
 LONGER = "im@generations=3@patience=3"
+CHAIN = "im@members_by=snapshots@warm_start=yes@generations=3@patience=3"
+"""One network that is trained four times as long: on the labels, then three times with the consensus of its own snapshots."""
 ONLINE = f"fixmatch+im{WARM}"
 FACTORS: dict[str, dict[str, str]] = {
     "fill": {"im@fill=zero": CENTRE, "im@fill=mean": CENTRE, "im@fill=noise": CENTRE},
@@ -73,6 +75,8 @@ FACTORS: dict[str, dict[str, str]] = {
         "im@warm_start=yes": CENTRE,
         "im@warm_start=yes@balance=yes@doubt=0.3": "im@balance=yes@doubt=0.3",
         "im@members_by=snapshots@warm_start=yes": "im@members_by=snapshots",
+        CHAIN: "im@members_by=snapshots@warm_start=yes",
+        CHAIN.replace("im", "ensemble", 1): CHAIN,
     },
     "generations": {LONGER: CENTRE},
     "student augmentation": {
