@@ -50,7 +50,7 @@ CENTRE = "im"
 WARM = "@".join(["", *RAMP])
 LONGER = "im@generations=3@patience=3"
 CHAIN = "im@members_by=snapshots@warm_start=yes@generations=3@patience=3"
-"""One network that is trained four times as long: on the labels, then three times with the consensus of its own snapshots."""
+"""One network, trained four times as long: on the labels, then three times with the consensus of its own snapshots."""
 ONLINE = f"fixmatch+im{WARM}"
 FACTORS: dict[str, dict[str, str]] = {
     "fill": {"im@fill=zero": CENTRE, "im@fill=mean": CENTRE, "im@fill=noise": CENTRE},
