@@ -77,6 +77,8 @@ FACTORS: dict[str, dict[str, str]] = {
         "im@members_by=snapshots@warm_start=yes": "im@members_by=snapshots",
         CHAIN: "im@members_by=snapshots@warm_start=yes",
         CHAIN.replace("im", "ensemble", 1): CHAIN,
+        f"{CHAIN}@balance=yes@doubt=0.3": CHAIN,
+        "self_training@warm_start=yes@generations=3@patience=3": CHAIN,
     },
     "generations": {LONGER: CENTRE},
     "student augmentation": {
