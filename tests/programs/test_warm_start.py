@@ -1,4 +1,4 @@
-"""Students that go on from the weights of the generation before."""
+"""Students that go on from the weights of the generation before: one training that runs through all generations."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ import torch
 import tiny
 from semiseg.errors import Refusal
 from semiseg.programs import _generations
+from semiseg.programs import session as session_module
 from semiseg.programs.im import IM
 from semiseg.programs.im_plus import IMPlus
 from semiseg.programs.noisy_student import NoisyStudent
@@ -38,7 +39,7 @@ def begun(starts, run):
 
 def trained(program, starts, tmp_path, data, **changes):
     """Those of the students; programs also make methods to ask them what they are."""
-    session = tiny.session(tmp_path, data, steps=4, **changes)
+    session = tiny.session(tmp_path, data, steps=8, **changes)
     program.run(session)
     return [s for s in begun(starts, tmp_path) if s]
 
@@ -49,6 +50,64 @@ def test_each_goes_on_from_the_member_in_its_place(prepared, tmp_path, starts):
         "generation-0/member-0", "generation-0/member-1",
         "generation-1/member-0", "generation-1/member-1", "generation-1/member-0",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """What was trained, in order."""
+    seen = []
+    original = session_module.fit
+
+    def spy(job):
+        seen.append(job)
+        return original(job)
+
+    monkeypatch.setattr(session_module, "fit", spy)
+    monkeypatch.setattr(_generations, "judge", lambda *_: (False, "worse"))
+    return seen
+
+
+def labeled(feed, steps):
+    return [feed.labeled(step) for step in range(steps)]
+
+
+@pytest.mark.parametrize(("steps", "parts"), [(8, [2, 3, 3]), (9, [3, 3, 3]), (3, [1, 1, 1])])
+def test_the_generations_are_one_training_on_the_batches_of_labels_only(prepared, tmp_path, jobs, steps, parts):
+    session = tiny.session(tmp_path, prepared("binary"), steps=steps)
+    IM(members=2, generations=2, patience=2, warm_start=True).run(session)
+    baseline, *chain = [j for j in jobs if j.folder.name in ("baseline", "member-0")]
+    assert (baseline.folder.name, baseline.config.steps) == ("baseline", steps)
+    assert [j.config.steps for j in chain] == parts
+    seen = [batch for job in chain for batch in labeled(job.feed, job.config.steps)]
+    for ours, theirs in zip(seen, labeled(baseline.feed, steps), strict=True):
+        assert torch.equal(ours.image, theirs.image) and torch.equal(ours.mask, theirs.mask)
+
+
+def test_labels_only_is_trained_as_long_and_generation_0_is_not_called_so(prepared, tmp_path):
+    session = tiny.session(tmp_path, prepared("multiclass"), steps=8)
+    outcome = SelfTraining(warm_start=True).run(session)
+    assert outcome.baseline.folder == "baseline" and outcome.baseline.result["steps"] == 8
+    assert [a["name"] for a in session.arms][:2] == ["labels only", "supervised, generation 0"]
+    bare = tiny.session(tmp_path / "bare", prepared("multiclass"), steps=8, baseline=False)
+    assert SelfTraining(warm_start=True).run(bare).baseline is None  # `compare` has a cell of its own for it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "models"),
+    [
+        ({"members_by": "snapshots", "generations": 3}, 1), ({"members": 3}, 2), ({"members": 3, "generations": 2}, 3),
+        ({"members": 3, "warm_start": False}, 4),
+    ],
+)  # fmt: skip
+def test_models_are_counted_in_trainings_of_all_steps(arguments, models):
+    assert IM(**{"warm_start": True, **arguments}).models == models
+
+
+def test_a_training_too_short_to_be_divided(prepared, tmp_path):
+    program = IM(members=2, members_by="snapshots", generations=2, warm_start=True)
+    with pytest.raises(Refusal, match="use 12 or more") as refused:
+        program.run(tiny.session(tmp_path, prepared("binary"), steps=11))
+    assert refused.value.exit == 2 and not list(tmp_path.glob("generation-*"))
 
 
 def test_by_default_students_start_afresh(prepared, tmp_path, starts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,8 +13,8 @@ from semiseg import storage
 from semiseg.data.sampler import Drawing
 from semiseg.errors import DATA, USAGE, Problem, Refusal, nearest
 from semiseg.inconsistency import InconsistencyMask
-from semiseg.methods.base import Refiner, trained_networks
-from semiseg.programs._lessons import pooled, school
+from semiseg.methods.base import Refiner
+from semiseg.programs._lessons import can_go_on, pooled, school, stage
 from semiseg.programs._promotion import every_image, judge
 from semiseg.programs.base import Outcome, Program, baseline
 from semiseg.programs.consensus import Rule, Stored, consensus, on_device
@@ -50,7 +51,8 @@ class Generations(Program):
     preset: default, or paper, which trains as the paper does (`PAPER`) where nobody says otherwise. share: of the steps in
     which the consensus is the target; 0 = all for supervised, half of them for other methods. draw: even (1:1 with labeled
     images), or pool (every image counts as much, batches of --batch in all); empty is the preset's (paper: pool).
-    warm_start: students go on from the weights of the generation before, each from those of the member in its place.
+    warm_start: students go on from the weights of the generation before, each from those of the member in its place, and
+    the generations divide the steps: what is shipped was trained as long as labels only, and on the same labeled batches.
     Subclasses say what the committee's opinions become (`rule`) and what students make of it (`refiner`).
     """
 
@@ -109,8 +111,9 @@ class Generations(Program):
 
     @property
     def models(self) -> int:
-        """Every generation but the last has `members` of them; snapshots are of one."""
-        return (1 if self.members_by == "snapshots" else self.members) * self.generations + self.students
+        """Every generation but the last has `members` of them; snapshots are of one. Of `--steps` each, in all."""
+        number = (1 if self.members_by == "snapshots" else self.members) * self.generations + self.students
+        return math.ceil(number / (self.generations + 1)) if self.warm_start else number
 
     def rule(self) -> Rule:
         """How opinions become planes."""
@@ -149,9 +152,8 @@ class Generations(Program):
             raise Refusal(Problem("D32", data.config.data, "has no unlabeled images", fix), DATA)
         session.warnings += self.deviations(session)
         self.refiner(session)  # what cannot be is refused before anything is trained
-        if self.warm_start and (number := trained_networks(data.method())) > 1:
-            found = f"goes on from the weights of one network, and {data.config.method} trains {number}"
-            raise self.wrong("warm_start", found, "leave it out, or use a method with one")
+        if self.warm_start:
+            can_go_on(self, session)
         committee, base = self._first(session)
         model, why = session.best(committee), "generation 0 is the best on val"
         ensemble, group, failed = committee, committee, 0
@@ -208,7 +210,7 @@ class Generations(Program):
         session.share_out(self.members, self.members_by, self.networks)
         if config.committee and not storage.is_sealed(session.run / FIRST):
             ready(session, self.rule())  # what is wrong with it is said before anything is trained
-        base = baseline(session)
+        base = baseline(session, apart=self.warm_start)
         if config.committee:
             if base is None:
                 base = session.train(0, 0, "labels only", method="supervised", folder="baseline", whole=True)
@@ -217,13 +219,14 @@ class Generations(Program):
             return [base], base
         committee = self._train(session, 0)
         session.add_generation(0, committee, True, "trained on the labels")
-        base = base or (committee[0] if config.method == "supervised" else None)
+        base = base or (committee[0] if config.method == "supervised" and not self.warm_start else None)
         self._arms(session, committee, base)
         return committee, base
 
     def _train(self, session: Session, generation: int, before: Sequence[Member] = (), **teaching: Any) -> list[Member]:
         """The models of a generation; the last one is no committee: it has `students` of them, who learn from all labels."""
         last = generation == self.generations
+        session = stage(session, generation, self.generations + 1) if self.warm_start else session
         by_moment = self.members_by == "snapshots" and not last
         count = 1 if by_moment else self.students if last else self.members
         each = [{"title": self._title(generation, i, count), **teaching} for i in range(count)]
@@ -234,10 +237,8 @@ class Generations(Program):
         return [session.train(generation, i, whole=last, **own) for i, own in enumerate(each)]
 
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
-        method = session.data.config.method
-        name = "labels only" if base is committee[0] else method
-        session.add_arm(name, committee[0].folder, self._scored(session, committee, committee[0]).val)
-        best = session.best(committee)
+        first, best = committee[0], session.best(committee)
+        session.add_arm(self._plain(session, first, base), first.folder, self._scored(session, committee, first).val)
         if session.selectable():
             session.add_arm(f"best of {len(committee)} on val", best.folder, best.val)
         if session.folded:
@@ -245,6 +246,11 @@ class Generations(Program):
         elif len(session.data.val):
             average = session.evaluate(*[session.load(m) for m in committee])
             session.add_arm(f"average of {len(committee)} at prediction", "", average)
+
+    def _plain(self, session: Session, first: Member, base: Member | None) -> str:
+        """What generation 0's first model is called."""
+        method = session.data.config.method
+        return "labels only" if base is first else f"{method}, generation 0" if self.warm_start else method
 
     def _scored(self, session: Session, group: list[Member], member: Member) -> Member:
         """The member with the score that is compared. With folds it is pooled over those that all generations have."""
@@ -255,7 +261,7 @@ class Generations(Program):
     def _both(self, session: Session) -> int:
         """Folds that all generations and the labels-only baseline have."""
         config = session.data.config
-        alone = config.method != "supervised" or config.committee  # beside a baseline on fold 0
+        alone = config.method != "supervised" or config.committee or self.warm_start  # beside a baseline on fold 0
         return 1 if alone else min(self.members, self.students)
 
     def _compared(self, session: Session, group: list[Member], member: Member) -> Member:

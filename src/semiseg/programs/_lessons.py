@@ -11,7 +11,9 @@ from torch import Tensor
 
 from semiseg.data.sampler import Drawing, Feed
 from semiseg.data.views import Geometry, Photometry
+from semiseg.errors import USAGE, Problem, Refusal
 from semiseg.methods import arguments
+from semiseg.methods.base import trained_networks
 from semiseg.programs.session import Session
 from semiseg.training.config import Config
 from semiseg.training.prepare import Prepared
@@ -32,17 +34,44 @@ class Lessons(Prepared):
     """Prepared data whose students draw unlabeled images as `drawing` says; who is not taught draws as ever."""
 
     drawing: Drawing = field(default_factory=Drawing)
+    first: int = 0  # steps of the streams that the generations before have seen
 
     def feed(self, *args: Any, **options: Any) -> Feed:
         """Batches for one member; arguments as `Prepared.feed`."""
-        feed = super().feed(*args, **options)
+        feed = replace(super().feed(*args, **options), first=self.first)
         return feed if feed.planes is None else replace(feed, drawing=self.drawing)
 
 
 def school(session: Session, drawing: Drawing, **changes: Any) -> Session:
     """The same run with the data of a generation's students; `changes`: other fields of Prepared (config, task)."""
-    kept = {f.name: getattr(session.data, f.name) for f in fields(Prepared)}
-    return replace(session, data=Lessons(**{**kept, **changes}, drawing=drawing))
+    return replace(session, data=Lessons(**{**_fields(session.data), **changes}, drawing=drawing))
+
+
+def _fields(data: Prepared) -> dict[str, Any]:
+    return {f.name: getattr(data, f.name) for f in fields(Prepared)}
+
+
+def stage(session: Session, generation: int, stages: int) -> Session:
+    """The session of one generation of a training that runs through all of them: its part of the steps and streams.
+
+    The parts add up to `config.steps`, so that what comes out has seen the labeled batches of a plain training of as many.
+    """
+    data, config = session.data, session.data.config
+    first, end = (config.steps * g // stages for g in (generation, generation + 1))
+    lessons = data if isinstance(data, Lessons) else Lessons(**_fields(data))
+    return replace(session, data=replace(lessons, config=replace(config, steps=end - first), first=first))
+
+
+def can_go_on(program: Generations, session: Session) -> None:
+    """Refuse, before anything is trained, weights that are not there, and a training too short to be divided."""
+    method, steps = session.data.config.method, session.data.config.steps
+    if (number := trained_networks(session.data.method())) > 1:
+        found = f"goes on from the weights of one network, and {method} trains {number}"
+        raise program.wrong("warm_start", found, "leave it out, or use a method with one")
+    stages, least = program.generations + 1, 2 * program.members if program.members_by == "snapshots" else 1
+    if steps < stages * least:
+        found = f"is {steps}, too few for {stages} generations of one training"
+        raise Refusal(Problem("C06", "--steps", found, f"use {stages * least} or more"), USAGE)
 
 
 def pooled(session: Session, drawing: Drawing) -> Session:

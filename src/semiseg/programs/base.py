@@ -66,10 +66,13 @@ class Program:
         raise TypeError(f"{type(self).__name__} must write run(session)")
 
 
-def baseline(session: Session) -> Member | None:
-    """The plain supervised model with the same augmentation, network and steps, when no member is that already."""
+def baseline(session: Session, apart: bool = False) -> Member | None:
+    """The plain supervised model with the same augmentation, network and steps, when no member is that already.
+
+    apart: no member is, whatever the method.
+    """
     config = session.data.config
-    if not config.baseline or (config.method == "supervised" and not session.parted):
+    if not config.baseline or (config.method == "supervised" and not session.parted and not apart):
         return None
     member = session.train(0, 0, "labels only", method="supervised", folder="baseline", whole=True)
     session.add_arm("labels only", member.folder, member.val)
