@@ -67,20 +67,27 @@ def jobs(monkeypatch):
     return seen
 
 
-def labeled(feed, steps):
-    return [feed.labeled(step) for step in range(steps)]
+def labeled(job):
+    return [job.feed.labeled(step) for step in range(job.config.steps)]
+
+
+def rates(job):
+    rows = (job.folder / "metrics.csv").read_text().splitlines()[1:]
+    return [float(row.split(",")[3]) for row in rows if row.split(",")[1] == "train"]
 
 
 @pytest.mark.parametrize(("steps", "parts"), [(8, [2, 3, 3]), (9, [3, 3, 3]), (3, [1, 1, 1])])
-def test_the_generations_are_one_training_on_the_batches_of_labels_only(prepared, tmp_path, jobs, steps, parts):
+def test_the_generations_are_one_training_with_the_batches_and_rates_of_labels_only(
+    prepared, tmp_path, jobs, steps, parts
+):
     session = tiny.session(tmp_path, prepared("binary"), steps=steps)
     IM(members=2, generations=2, patience=2, warm_start=True).run(session)
     baseline, *chain = [j for j in jobs if j.folder.name in ("baseline", "member-0")]
     assert (baseline.folder.name, baseline.config.steps) == ("baseline", steps)
     assert [j.config.steps for j in chain] == parts
-    seen = [batch for job in chain for batch in labeled(job.feed, job.config.steps)]
-    for ours, theirs in zip(seen, labeled(baseline.feed, steps), strict=True):
+    for ours, theirs in zip([b for job in chain for b in labeled(job)], labeled(baseline), strict=True):
         assert torch.equal(ours.image, theirs.image) and torch.equal(ours.mask, theirs.mask)
+    assert [r for job in chain for r in rates(job)] == rates(baseline) and len(set(rates(baseline))) > 1
 
 
 def test_labels_only_is_trained_as_long_and_generation_0_is_not_called_so(prepared, tmp_path):

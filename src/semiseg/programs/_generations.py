@@ -52,7 +52,7 @@ class Generations(Program):
     which the consensus is the target; 0 = all for supervised, half of them for other methods. draw: even (1:1 with labeled
     images), or pool (every image counts as much, batches of --batch in all); empty is the preset's (paper: pool).
     warm_start: students go on from the weights of the generation before, each from those of the member in its place, and
-    the generations divide the steps: what is shipped was trained as long as labels only, and on the same labeled batches.
+    the generations divide the steps: what is shipped was trained as long as labels only, with the same labeled batches.
     Subclasses say what the committee's opinions become (`rule`) and what students make of it (`refiner`).
     """
 

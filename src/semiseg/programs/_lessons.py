@@ -34,32 +34,29 @@ class Lessons(Prepared):
     """Prepared data whose students draw unlabeled images as `drawing` says; who is not taught draws as ever."""
 
     drawing: Drawing = field(default_factory=Drawing)
-    first: int = 0  # steps of the streams that the generations before have seen
 
     def feed(self, *args: Any, **options: Any) -> Feed:
         """Batches for one member; arguments as `Prepared.feed`."""
-        feed = replace(super().feed(*args, **options), first=self.first)
+        feed = super().feed(*args, **options)
         return feed if feed.planes is None else replace(feed, drawing=self.drawing)
 
 
 def school(session: Session, drawing: Drawing, **changes: Any) -> Session:
     """The same run with the data of a generation's students; `changes`: other fields of Prepared (config, task)."""
-    return replace(session, data=Lessons(**{**_fields(session.data), **changes}, drawing=drawing))
-
-
-def _fields(data: Prepared) -> dict[str, Any]:
-    return {f.name: getattr(data, f.name) for f in fields(Prepared)}
+    kept = {f.name: getattr(session.data, f.name) for f in fields(Prepared)}
+    return replace(session, data=Lessons(**{**kept, **changes}, drawing=drawing))
 
 
 def stage(session: Session, generation: int, stages: int) -> Session:
-    """The session of one generation of a training that runs through all of them: its part of the steps and streams.
+    """The session of one generation of a training that runs through all of them: its part of the steps.
 
-    The parts add up to `config.steps`, so that what comes out has seen the labeled batches of a plain training of as many.
+    The parts add up to `config.steps`. Streams, learning rate and ramps go on, so that what comes out has seen the labeled
+    batches of a plain training of as many steps, at the same rates.
     """
     data, config = session.data, session.data.config
     first, end = (config.steps * g // stages for g in (generation, generation + 1))
-    lessons = data if isinstance(data, Lessons) else Lessons(**_fields(data))
-    return replace(session, data=replace(lessons, config=replace(config, steps=end - first), first=first))
+    part = replace(data, config=replace(config, steps=end - first))
+    return replace(session, data=part, first=first, total=config.steps)
 
 
 def can_go_on(program: Generations, session: Session) -> None:
