@@ -1,11 +1,12 @@
 """What makes inconsistency masks work: one factor at a time from a centre, on val only: results/im_ablation.csv.
 
-python benchmarks/im_ablation.py DATA_ROOT [--stage screen|confirm|stability] [--runs runs/ablation] [--jobs 1]
+python benchmarks/im_ablation.py DATA_ROOT [--stage screen|confirm|equal|stability] [--runs runs/ablation] [--jobs 1]
 
 screen: every arm on isic2018 (40 labels) and the made-up cells, 2 seeds, 500 steps. confirm: the arms named by --arms on
 isic2018 (40 and 20), camvid, vnc_em and cells, 3 seeds, 2,000 steps, beside labels only with as many steps in all, and full
-labels. stability: see stability.py. Each stage is one `semiseg compare` per data set and goes on where it was; test stays
-closed.
+labels. equal: the arms named by --arms that are one training each, as `warm_start` makes them of im's generations with
+snapshots, beside labels only and full labels with as many steps, 4,000. stability: see stability.py. Each stage is one
+`semiseg compare` per data set and goes on where it was; test stays closed.
 
 factor                what it varies; everything else is as in the centre, `im`
 fill                  what students see at inconsistent pixels: the image, black, its mean, noise
@@ -19,8 +20,8 @@ gate                  whether images with more doubt than agreed foreground are 
 committee size        3 members, 2, or 5
 diversity             what sets members apart: seed; bootstrap or folds of the labels; networks; snapshots of one training;
                       average: all models, students too, are averages of their weights over the last 2 % of the training
-start                 students start afresh, or from the weights of the generation before (warm_start), which makes the
-                      training of what is shipped twice as long: labels only with K× steps is what it is held against
+start                 students start afresh, or go on from the weights of the generation before (warm_start), one training
+                      that runs through all generations; alone, with snapshots of it as the committee
 generations           1, or 3 that are all trained
 student augmentation  as everybody's; none for anybody; noise that grows over 3 generations (against plain im with 3)
 route                 students of `supervised`; FixMatch alone, and with im: offline (half of the steps), online, both, and
@@ -47,10 +48,12 @@ from stability import ARMS as STABLE
 from stability import draw, generations
 
 CENTRE = "im"
+CENTRES = {"screen": CENTRE, "confirm": CENTRE, "equal": "labels only"}
+"""Stage -> the arm that others are held against."""
 WARM = "@".join(["", *RAMP])
 LONGER = "im@generations=3@patience=3"
 CHAIN = "im@members_by=snapshots@warm_start=yes@generations=3@patience=3"
-"""One network, trained four times as long: on the labels, then three times with the consensus of its own snapshots."""
+"""One training: a quarter of the steps on the labels alone, then three with the consensus of its own snapshots."""
 ONLINE = f"fixmatch+im{WARM}"
 FACTORS: dict[str, dict[str, str]] = {
     "fill": {"im@fill=zero": CENTRE, "im@fill=mean": CENTRE, "im@fill=noise": CENTRE},
@@ -102,13 +105,13 @@ ARMS = {arm: (factor, other) for factor, arms in FACTORS.items() for arm, other 
 
 def requests(args: argparse.Namespace) -> list[Request]:
     """The comparisons of a stage."""
-    confirm = args.stage == "confirm"
+    steps = {"confirm": STEPS, "equal": 2 * STEPS}
     shared: dict[str, Any] = {
-        "baselines": "all" if confirm else "none", "steps": args.steps or (STEPS if confirm else 500),
+        "baselines": "all" if args.stage in steps else "none", "steps": args.steps or steps.get(args.stage, 500),
         "split": "val", "jobs": args.jobs,
     }  # fmt: skip
-    chosen = list(dict.fromkeys([CENTRE, *(args.arms or ARMS)]))
-    if confirm:
+    chosen = list(dict.fromkeys([*([] if args.stage == "equal" else [CENTRE]), *(args.arms or ARMS)]))
+    if args.stage in steps:
         plans = [("isic2018", args.labels or ["40", "20"], chosen, 3)]
         plans += [(name, ["all"], chosen, 3) for name in ("cells", "vnc_em", "camvid")]
     else:
@@ -131,33 +134,35 @@ def factor(title: str) -> tuple[str, str]:
 
 
 def collect(runs: Path) -> list[dict[str, Any]]:
-    """Every finished cell of screen and confirm."""
+    """Every finished cell of screen, confirm and equal."""
     rows = []
-    for cell in measured(runs, ("screen", "confirm")):
+    for cell in measured(runs, CENTRES):
         varied, other = factor(cell.row["arm"])
         rows.append({**key(cell), "factor": varied, "reference": other, **figures(cell)})
-    return with_deltas(rows, CENTRE)
+    return with_deltas(rows, CENTRES)
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """What was typed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    parser.add_argument("--stage", choices=["screen", "confirm", "stability"], default="screen")
+    parser.add_argument("--stage", choices=[*CENTRES, "stability"], default="screen")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--steps", type=int, default=0, help="instead of the stage's own number")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--network", default="unet1x1")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=0, help="instead of the stage's own number")
-    parser.add_argument("--labels", nargs="*", default=[], help="of isic2018 in confirm, instead of 40 and 20")
+    parser.add_argument(
+        "--labels", nargs="*", default=[], help="of isic2018 in confirm and equal, instead of 40 and 20"
+    )
     parser.add_argument("--arms", nargs="*", default=[], choices=[CENTRE, *ARMS], metavar="ARM", help="some, not all")
     parser.add_argument("--only", nargs="*", default=[], choices=SIZES, metavar="SET")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--images", type=Path, default=Path("docs/images"))
     args = parser.parse_args(words)
-    if args.stage == "confirm" and not args.arms:
-        parser.error("--stage confirm needs --arms: those that the screen found best")
+    if args.stage in ("confirm", "equal") and not args.arms:
+        parser.error(f"--stage {args.stage} needs --arms: those that the screen found best")
     return args
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,15 +86,20 @@ def figures(cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def with_deltas(rows: list[dict[str, Any]], centre: str) -> list[dict[str, Any]]:
-    """The rows with delta_centre and delta_reference: val_miou minus that of the same stage, set, labels and seed."""
+def with_deltas(rows: list[dict[str, Any]], centres: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows with delta_centre and delta_reference: val_miou minus that of the same stage, set, labels and seed.
+
+    centres: stage -> its centre.
+    """
     values: dict[tuple[Any, ...], float | None] = {(*_place(r), r["arm"]): r["val_miou"] for r in rows}
 
     def delta(row: dict[str, Any], other: str) -> float | None:
         base = values.get((*_place(row), other))
         return None if base is None or row["val_miou"] is None else rounded(row["val_miou"] - base)
 
-    return [{**r, "delta_centre": delta(r, centre), "delta_reference": delta(r, r["reference"])} for r in rows]
+    return [
+        {**r, "delta_centre": delta(r, centres[r["stage"]]), "delta_reference": delta(r, r["reference"])} for r in rows
+    ]
 
 
 def means(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
