@@ -22,7 +22,7 @@ diversity             what sets members apart: seed; bootstrap or folds of the l
                       average: all models, students too, are averages of their weights over the last 2 % of the training
 start                 students start afresh, or go on from the weights of the generation before (warm_start), one training
                       that runs through all generations; alone, with snapshots of it as the committee
-generations           1, or 3 that are all trained
+generations           1, or 3 that are all trained; of one training, too
 student augmentation  as everybody's; none for anybody; noise that grows over 3 generations (against plain im with 3)
 route                 students of `supervised`; FixMatch alone, and with im: offline (half of the steps), online, both, and
                       with a committee of its own averages (im_moving)
@@ -58,11 +58,18 @@ ONLINE = f"fixmatch+im{WARM}"
 FACTORS: dict[str, dict[str, str]] = {
     "fill": {"im@fill=zero": CENTRE, "im@fill=mean": CENTRE, "im@fill=noise": CENTRE},
     "label": {"im@label=background": CENTRE},
-    "mask": {"ensemble": CENTRE, "im@agreement=2": CENTRE, "ensemble@warm_start=yes": "im@warm_start=yes"},
+    "mask": {
+        "ensemble": CENTRE,
+        "im@agreement=2": CENTRE,
+        "ensemble@warm_start=yes": "im@warm_start=yes",
+        CHAIN.replace("im", "ensemble", 1): CHAIN,
+    },
     "weights": {
         "im@balance=yes": CENTRE,
         "im@doubt=0.3": CENTRE,
         "im@balance=yes@doubt=0.3": "im@balance=yes",
+        f"{CHAIN}@balance=yes": CHAIN,
+        f"{CHAIN}@balance=yes@doubt=0.3": f"{CHAIN}@balance=yes",
     },
     "morphology": {"im@erode=3@dilate=3": CENTRE},
     "gate": {"im@gate=foreground": CENTRE},
@@ -78,12 +85,8 @@ FACTORS: dict[str, dict[str, str]] = {
         "im@warm_start=yes": CENTRE,
         "im@warm_start=yes@balance=yes@doubt=0.3": "im@balance=yes@doubt=0.3",
         "im@members_by=snapshots@warm_start=yes": "im@members_by=snapshots",
-        CHAIN: "im@members_by=snapshots@warm_start=yes",
-        CHAIN.replace("im", "ensemble", 1): CHAIN,
-        f"{CHAIN}@balance=yes@doubt=0.3": CHAIN,
-        "self_training@warm_start=yes@generations=3@patience=3": CHAIN,
     },
-    "generations": {LONGER: CENTRE},
+    "generations": {LONGER: CENTRE, CHAIN: "im@members_by=snapshots@warm_start=yes"},
     "student augmentation": {
         "im@augment=none": CENTRE,
         "im_plus@members=3@generations=3@patience=3@grow=0": LONGER,
@@ -97,7 +100,7 @@ FACTORS: dict[str, dict[str, str]] = {
     },
     "warm-up": {"fixmatch+im@warmup=0@ramp=0": ONLINE},
     "preset": {"im@preset=paper": CENTRE},
-    "teacher": {"self_training": CENTRE},
+    "teacher": {"self_training": CENTRE, "self_training@warm_start=yes@generations=3@patience=3": CHAIN},
 }
 """Factor -> its arms, each with the arm that it differs from in this factor alone."""
 ARMS = {arm: (factor, other) for factor, arms in FACTORS.items() for arm, other in arms.items()}
