@@ -245,10 +245,11 @@ def test_a_cache_that_goes_while_steps_are_counted_stops_nothing(tmp_path, monke
     def gone(path):
         return scandir("nowhere" if Path(path).name == "cache" else path)
 
-    monkeypatch.setattr(os, "scandir", gone)
     runner = Runner(grid_of(tmp_path, [cell("a")]), Log(quiet=True), lambda cell, run: 0.4, Fake(tmp_path))
     runner.rows["a"].status = "running"
-    assert runner._steps() == 7
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", gone)
+        assert runner._steps() == 7
 
 
 def test_what_a_log_says(tmp_path):
