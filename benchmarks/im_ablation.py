@@ -20,8 +20,8 @@ gate                  whether images with more doubt than agreed foreground are 
 committee size        3 members, 2, or 5
 diversity             what sets members apart: seed; bootstrap or folds of the labels; networks; snapshots of one training;
                       average: all models, students too, are averages of their weights over the last 2 % of the training
-start                 students start afresh, or go on from the weights of the generation before (warm_start), one training
-                      that runs through all generations; alone, with snapshots of it as the committee
+start                 students start afresh, or warm, with the weights of the generation before; the latter with snapshots as
+                      the committee, so that one network goes on and on
 generations           1, or 3 that are all trained; of one training, too
 student augmentation  as everybody's; none for anybody; noise that grows over 3 generations (against plain im with 3)
 route                 students of `supervised`; FixMatch alone, and with im: offline (half of the steps), online, both, and

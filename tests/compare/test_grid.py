@@ -47,6 +47,23 @@ def test_equal_budgets(ask):
         assert same == {"size": 16, "batch": 2, "network": "unet1x1:0.25"} and cell.options["seed"] == 0
 
 
+def test_a_method_with_the_steps_of_many_models(ask):
+    """One FixMatch of as many steps as im's models have in all; no member of fixmatch+im is taken over from it."""
+    grid = plan(ask("fixmatch@steps=4x", "fixmatch+im@members=2", labels=["4"]))
+    by = {c.arm: c for c in grid.cells}
+    longer = by["fixmatch, steps=4x"]
+    assert (longer.options["steps"], longer.models, longer.steps) == (16, 1, 16) and grid.models == 4
+    assert not any("steps" in text for text in longer.sets) and "has its own steps" not in " ".join(grid.notes)
+    other = by["fixmatch+im, members=2"]
+    assert other.options["steps"] == 4 and longer.name not in other.needs
+    assert plan(ask("im", "fixmatch@steps=9x")).models == 9  # labels only are given as many
+    with pytest.raises(Refusal, match="a multiple of --steps is steps=4x"):
+        plan(ask("im@steps=4"))
+    for typed in ("steps=0x", "steps=x", "steps=-1x"):
+        with pytest.raises(Refusal, match="steps"):
+            plan(ask(f"im@{typed}"))
+
+
 def test_an_evalnet_is_a_model(ask):
     """It is trained for as many steps as a member."""
     for arm, members in (("evalnet@members=2@generations=1", 3), ("im_plusplus@generations=2", 5), ("im", 4)):

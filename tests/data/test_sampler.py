@@ -183,17 +183,6 @@ def test_a_stream_read_in_smaller_steps_is_the_same_stream():
     assert names == whole.names(0)[:3]
 
 
-@pytest.mark.parametrize("changes", [{}, {"drawing": Drawing(torch.arange(7), clean=True)}])
-def test_a_training_that_goes_on_reads_on(changes):
-    whole, later = feed(**changes), feed(first=3, **changes)
-    for step in range(5):
-        assert same(later.labeled(step), whole.labeled(step + 3))
-        one, other = later.unlabeled(step, ("train",)), whole.unlabeled(step + 3, ("train",))
-        assert torch.equal(one.weak, other.weak) and torch.equal(one.strong[0], other.strong[0])
-        assert later.names(step) == whole.names(step + 3)
-    assert later.first_batch_hash() == whole.first_batch_hash()  # it is the same stream
-
-
 def test_unknown_augmentation():
     with pytest.raises(Refusal, match="none or default"):
         feed(augment="strong")

@@ -84,8 +84,8 @@ def plan(request: Request, progress: Any = None) -> Grid:
     cells: list[Cell] = []
     splits: dict[str, str] = {}
     hashes: dict[str, str] = {}
-    k = max((a.models if request.baselines == "all" else a.first for a in asked), default=1)
-    if (most := max((a.models for a in asked), default=1)) > k:
+    k = max((a.budget if request.baselines == "all" else a.first for a in asked), default=1)
+    if (most := max((a.budget for a in asked), default=1)) > k:
         notes.append(f"labels only train {k} models, as many as {LARGEST['none']}; the largest method trains {most}")
     for name, path in names.items():
         given = {**_sides(request), "progress": progress, "known": {}}  # every file is read once, whatever is asked
@@ -261,8 +261,9 @@ def _cells(
             done: dict[str, list[str]] = {}
             for a in sorted(asked, key=lambda a: bool(a.config.program)):
                 needs = [first] if a.config.method == "supervised" else done.get(a.config.method, [])
-                made = add(labels, seed, a.title, {"method": a.name}, ("baseline=false", *a.sets), needs, a.models)
-                if a.config.method != "supervised":  # whose members are the committee's
+                options = {"method": a.name, "steps": request.steps * a.longer}
+                made = add(labels, seed, a.title, options, ("baseline=false", *a.sets), needs, a.models)
+                if a.config.method != "supervised" and a.longer == 1:  # whose members are the committee's
                     done.setdefault(a.config.method, []).append(made)
         if full is not None:
             row, options = full

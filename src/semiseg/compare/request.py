@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -46,13 +47,22 @@ class Request:
 
 @dataclass(frozen=True)
 class Asked:
-    """A method of --methods: NAME[@key=value…], e.g. im@members=2; what it is configured to, and its own settings."""
+    """A method of --methods: NAME[@key=value…], e.g. im@members=2; what it is configured to, and its own settings.
+
+    longer: how many times --steps each of its models is trained for (fixmatch@steps=4x).
+    """
 
     title: str
     name: str
     sets: tuple[str, ...]
     config: Config
     program: Program
+    longer: int = 1
+
+    @property
+    def budget(self) -> int:
+        """Steps of all its models, in --steps."""
+        return self.models * self.longer
 
     @property
     def judged(self) -> bool:
@@ -127,14 +137,15 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
     if not request.methods:
         problems.append(Problem("C03", "--methods", "names no method", "semiseg methods lists them"))
     for text in request.methods:
-        name, *own = text.split("@")
+        name, *typed = text.split("@")
+        own, longer = _longer(typed)
         try:
             method, program = split_name(name, PROGRAMS)
             given = {method, program} - {""}
             shared = route(request.sets, method, program)
             used |= set(shared)
             keys |= _keys(method, program)
-            options = {**request.options, "steps": max(1, request.steps), "method": name, "data": "", "out": ""}
+            options = {**request.options, "steps": max(1, request.steps) * longer, "method": name, "data": "", "out": ""}
             config = configure(options, [*shared, *own], None, {})
             made = program_class(program)(**config.program_args)
             made.fits(config)
@@ -142,30 +153,38 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
             problems += [_said(p, text) for p in refusal.problems]
             continue
         if theirs := [k for k in _named(own) if k in OWN]:
-            problems.append(Problem("C04", text, f"sets what the grid decides: {', '.join(theirs)}"))
+            fix = "a multiple of --steps is steps=4x" if "steps" in theirs else ""
+            problems.append(Problem("C04", text, f"sets what the grid decides: {', '.join(theirs)}", fix))
         if common := [k for k in _named(own) if k in BUDGET]:
             found = f"sets {', '.join(common)} for itself, and all arms of a comparison share that"
             fix = f"run another comparison, with its own --out, --{common[0]} and methods"
             problems.append(Problem("C04", text, found, fix))
-        if given == {"supervised"} and not own:
+        if given == {"supervised"} and not typed:
             notes.append(f"{name}: it is the row '{BASE}' already")
             continue
         if given == {"supervised", "committee"} and not own:
             notes.append(f"{name}: labels only train a committee in every comparison")
             continue
-        title = ", ".join([name, *own])
+        title = ", ".join([name, *typed])
         if changed := _training(own):
             notes.append(f"{title}: has its own {', '.join(changed)}, so its difference is not of the method alone")
-        one = Asked(title, name, (*shared, *own), config, made)
+        one = Asked(title, name, (*shared, *own), config, made, longer)
         if one.judged:
             notes.append(f"{title}: its EvalNet learns from the masks of val, which no labels-only row does")
-        asked.setdefault(", ".join([config.name, *own]), one)
+        asked.setdefault(", ".join([config.name, *typed]), one)
     for text in request.sets:
         key = text.partition("=")[0].strip()
         if text not in used and key not in OWN and keys:
             found = f"fits none of the methods. {nearest(key, keys)}".strip()
             problems.append(Problem("C04", f"--set {text}", found, "semiseg methods NAME lists arguments"))
     return list(asked.values())
+
+
+def _longer(typed: Sequence[str]) -> tuple[list[str], int]:
+    """An arm's own settings without steps=Nx, and that N: as many steps in all as an arm of N models has."""
+    found = [re.fullmatch(r"\s*steps\s*=\s*([1-9]\d{0,3})x\s*", text) for text in typed]
+    times = [int(m[1]) for m in found if m]
+    return [text for text, m in zip(typed, found, strict=True) if not m], times[-1] if times else 1
 
 
 def _named(sets: Sequence[str]) -> list[str]:

@@ -10,8 +10,10 @@ from semiseg.compare.grid import Cell
 from semiseg.errors import CHECKPOINT, Problem, Refusal
 
 SHAPING = ("size", "batch", "augment", "resize", "turn")
-OWN = {"members_by": "seed", "draw": "", "preset": "default"}
-"""Settings, and arguments of programs, that change a batch; arms that differ in one are not held to the same hash."""
+OWN = ("members_by", "draw", "preset")
+ALIKE = ("", "seed", "snapshots", "even", "default")
+"""Settings, and arguments of programs, that change a batch unless they are one of ALIKE; arms that differ in one are not
+held to the same hash."""
 
 
 def first_batches(run: Path) -> dict[str, str]:
@@ -32,7 +34,7 @@ class Streams:
         """Raises Refusal (exit 4) when a member's first batch is not that of the other arms."""
         config = storage.read_json(run / "run.json")["config"]
         args = config.get("program_args", {})
-        shaping = (*(config[k] for k in SHAPING), *(args.get(k, default) for k, default in OWN.items()))
+        shaping = (*(config[k] for k in SHAPING), *("" if args.get(k, "") in ALIKE else args[k] for k in OWN))
         known = self.seen.setdefault((cell.data, cell.labels, cell.seed, *shaping), {})
         for member, batch in first_batches(run).items():
             other, theirs = known.setdefault(member, (cell.name, batch))

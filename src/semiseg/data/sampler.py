@@ -58,7 +58,6 @@ class Feed:
     """Batches on the device. key identifies the run's draws: (seed, …); the labeled stream depends on it alone.
 
     planes: a frozen committee's (label, agree) rows (P,L) and (P,1|L) uint8, lying like the unlabeled store's pixels.
-    first: steps of the streams that came before this training, which goes on where another one ended.
     """
 
     units: Units
@@ -72,7 +71,6 @@ class Feed:
     turn: bool = False
     planes: tuple[Tensor, Tensor] | None = None
     drawing: Drawing = Drawing()
-    first: int = 0
     geometry: views.Geometry = field(init=False)
     once: tuple[Tensor, Tensor] | None = field(init=False, default=None)  # `copies` of one pass; None = each image once
 
@@ -89,7 +87,7 @@ class Feed:
 
     def labeled(self, step: int) -> Labeled:
         """The labeled batch of a step."""
-        store, key, step = self.labeled_store, (*self.key, "labeled"), self.first + step
+        store, key = self.labeled_store, (*self.key, "labeled")
         generator = generator_of(*key, "views", step)
         crop = views.draw_crop(store, indices(step, self.batch, len(store), *key), self.size, self.geometry, generator)
         assert store.labels is not None
@@ -104,7 +102,6 @@ class Feed:
         store, key = self.unlabeled_store, (*self.key, "unlabeled")
         if store is None or not self.drawn:
             return None
-        step += self.first
         generator = generator_of(*key, "views", step)
         chosen, clean = self._chosen(step, store)
         geometry = self.drawing.geometry or self.geometry
@@ -124,7 +121,6 @@ class Feed:
 
     def names(self, step: int) -> list[str]:
         """The images of a step, for messages."""
-        step += self.first
         rows = indices(step, self.batch, len(self.labeled_store), *self.key, "labeled")
         names = [self.labeled_store.names[i] for i in rows]
         if self.drawn and self.unlabeled_store is not None:
@@ -132,11 +128,11 @@ class Feed:
         return names
 
     def first_batch_hash(self) -> str:
-        """SHA-256 of the first labeled batch of the stream: arms that claim the same stream must show the same.
+        """SHA-256 of the first labeled batch: arms that claim the same labeled stream must show the same.
 
         A feed that reads the stream in smaller steps shows what it would draw in the steps of the others.
         """
-        batch = replace(self, first=0, batch=self.drawing.stream or self.batch).labeled(0)
+        batch = (replace(self, batch=self.drawing.stream) if self.drawing.stream else self).labeled(0)
         data = batch.image.cpu().numpy().tobytes() + batch.mask.cpu().numpy().tobytes()
         return hashlib.sha256(data).hexdigest()
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -13,9 +12,10 @@ from semiseg import storage
 from semiseg.data.sampler import Drawing
 from semiseg.errors import DATA, USAGE, Problem, Refusal, nearest
 from semiseg.inconsistency import InconsistencyMask
-from semiseg.methods.base import Refiner
-from semiseg.programs._lessons import can_go_on, pooled, school, stage
+from semiseg.methods.base import Refiner, trained_networks
+from semiseg.programs._lessons import pooled, school
 from semiseg.programs._promotion import every_image, judge
+from semiseg.programs._recipes import DRAWS, PAPER, PRESETS, STARTS, Recipe
 from semiseg.programs.base import Outcome, Program, baseline
 from semiseg.programs.consensus import Rule, Stored, consensus, on_device
 from semiseg.programs.diagnostics import (
@@ -30,15 +30,8 @@ from semiseg.programs.diagnostics import (
 from semiseg.programs.given import given_consensus, ready
 from semiseg.programs.session import Member, Session
 from semiseg.task import make_task
-from semiseg.training.config import Config
 
 FIRST = "generation-1/consensus"  # the opinion of generation 0, or of a given committee in its place
-PAPER = {
-    "loss": "paper", "augment": "none", "optimizer": "adamw", "lr": 0.003, "weight_decay": 1e-4 / 0.003, "eps": 1e-7,
-    "schedule": "constant", "lr_warmup": 0.0, "clip": 0.0, "average": 0.0,
-}  # fmt: skip
-"""Training as in the IM paper, for preset=paper. It takes 1e-4 off every weight a step; here the rate multiplies it."""
-PRESETS, DRAWS = ("default", "paper"), ("even", "pool")
 
 
 class Generations(Program):
@@ -50,43 +43,46 @@ class Generations(Program):
     more are trained; the best is shipped all the same. A committee given by --committee takes the place of generation 0's.
     preset: default, or paper, which trains as the paper does (`PAPER`) where nobody says otherwise. share: of the steps in
     which the consensus is the target; 0 = all for supervised, half of them for other methods. draw: even (1:1 with labeled
-    images), or pool (every image counts as much, batches of --batch in all); empty is the preset's (paper: pool).
-    warm_start: students go on from the weights of the generation before, each from those of the member in its place, and
-    the generations divide the steps: what is shipped was trained as long as labels only, with the same labeled batches.
+    images), or pool (every image counts as much, batches of --batch in all).
+    start: students begin fresh, where labels only did, or warm: with the weights of the generation before, each with those
+    of the member in its place (of labels only after a given committee). What is left empty is the preset's (`recipes`).
     Subclasses say what the committee's opinions become (`rule`) and what students make of it (`refiner`).
     """
 
     attaches = True
+    recipes: ClassVar[Mapping[str, Recipe]] = PRESETS
 
     def __init__(
         self,
         *,
         members: int = 3,
-        generations: int = 1,
+        generations: int = 0,
         students: int = 1,
-        members_by: str = "seed",
+        members_by: str = "",
         networks: str = "",
-        patience: int = 1,
+        patience: int = 0,
         preset: str = "default",
         share: float = 0.0,
         draw: str = "",
-        warm_start: bool = False,
+        start: str = "",
     ) -> None:
-        self.choose("preset", preset, PRESETS)
+        self.choose("preset", preset, tuple(self.recipes))
         self.choose("draw", draw, ("", *DRAWS))
+        self.choose("start", start, ("", *STARTS))
+        own = self.recipes[preset]
         if not 0 <= share <= 1:
             raise self.wrong("share", f"is {share}", expected="0 to 1; 0 is the default")
         if members < 2:
             raise self.wrong("members", f"is {members}", expected="at least 2: one model cannot disagree with itself")
-        if generations < 1 or students < 1:
+        if generations < 0 or students < 1:
             found = f"is {generations} with {students} students"
-            raise self.wrong("generations", found, expected="at least 1 of both")
-        if patience < 1:
-            raise self.wrong("patience", f"is {patience}", expected="at least 1")
-        self.generations, self.students, self.patience = generations, students, patience
-        self.preset, self.share, self.draw = preset, share, draw or DRAWS[preset == "paper"]
-        self.warm_start = warm_start
-        self.unlike(members, members_by, networks)
+            raise self.wrong("generations", found, expected=f"at least 1 of both; 0 generations are {own.generations}")
+        if patience < 0:
+            raise self.wrong("patience", f"is {patience}", expected=f"at least 1; 0 is {own.patience}")
+        self.generations, self.patience = generations or own.generations, patience or own.patience
+        self.preset, self.share, self.students, self.draw = preset, share, students, draw or own.draw
+        self.start, self.asked = start or own.start, bool(start)
+        self.unlike(members, members_by or ("seed" if networks else own.members_by), networks)
 
     def wrong(self, key: str, found: str, fix: str = "", expected: str = "") -> Refusal:
         """An argument that cannot be."""
@@ -98,12 +94,6 @@ class Generations(Program):
             found = f"is '{value}'. {nearest(value, options)}".strip()
             raise self.wrong(key, found, expected=" or ".join(o for o in options if o))
 
-    def fits(self, config: Config) -> None:
-        """A given committee has no weights that students could go on from."""
-        super().fits(config)
-        if self.warm_start and config.committee:
-            raise self.wrong("warm_start", "needs a generation of our own, and --committee gives one", "leave one out")
-
     @classmethod
     def defaults(cls, args: Mapping[str, Any]) -> dict[str, Any]:
         """The paper's training with the paper's preset."""
@@ -111,9 +101,14 @@ class Generations(Program):
 
     @property
     def models(self) -> int:
-        """Every generation but the last has `members` of them; snapshots are of one. Of `--steps` each, in all."""
-        number = (1 if self.members_by == "snapshots" else self.members) * self.generations + self.students
-        return math.ceil(number / (self.generations + 1)) if self.warm_start else number
+        """Every generation but the last has `members` of them; snapshots are of one."""
+        return (1 if self.members_by == "snapshots" else self.members) * self.generations + self.students
+
+    def lost(self, session: Session) -> str:
+        """Why students cannot go on from the weights of who taught them; "" when they can."""
+        method = session.data.config.method
+        number = trained_networks(session.data.method())
+        return f"{method} trains {number} networks, of which one is kept" if number > 1 else ""
 
     def rule(self) -> Rule:
         """How opinions become planes."""
@@ -152,8 +147,11 @@ class Generations(Program):
             raise Refusal(Problem("D32", data.config.data, "has no unlabeled images", fix), DATA)
         session.warnings += self.deviations(session)
         self.refiner(session)  # what cannot be is refused before anything is trained
-        if self.warm_start:
-            can_go_on(self, session)
+        if why := self.start == "warm" and self.lost(session):
+            if self.asked:
+                raise self.wrong("start", f"is warm, and {why}", "use start=fresh")
+            session.warnings.append(f"Students start afresh: {why}.")
+            self.start = "fresh"
         committee, base = self._first(session)
         model, why = session.best(committee), "generation 0 is the best on val"
         ensemble, group, failed = committee, committee, 0
@@ -210,7 +208,7 @@ class Generations(Program):
         session.share_out(self.members, self.members_by, self.networks)
         if config.committee and not storage.is_sealed(session.run / FIRST):
             ready(session, self.rule())  # what is wrong with it is said before anything is trained
-        base = baseline(session, apart=self.warm_start)
+        base = baseline(session)
         if config.committee:
             if base is None:
                 base = session.train(0, 0, "labels only", method="supervised", folder="baseline", whole=True)
@@ -219,26 +217,27 @@ class Generations(Program):
             return [base], base
         committee = self._train(session, 0)
         session.add_generation(0, committee, True, "trained on the labels")
-        base = base or (committee[0] if config.method == "supervised" and not self.warm_start else None)
+        base = base or (committee[0] if config.method == "supervised" else None)
         self._arms(session, committee, base)
         return committee, base
 
     def _train(self, session: Session, generation: int, before: Sequence[Member] = (), **teaching: Any) -> list[Member]:
         """The models of a generation; the last one is no committee: it has `students` of them, who learn from all labels."""
         last = generation == self.generations
-        session = stage(session, generation, self.generations + 1) if self.warm_start else session
         by_moment = self.members_by == "snapshots" and not last
         count = 1 if by_moment else self.students if last else self.members
         each = [{"title": self._title(generation, i, count), **teaching} for i in range(count)]
-        for i, own in enumerate(each if self.warm_start and before else []):
+        for i, own in enumerate(each if self.start == "warm" and before else []):
             own["start"] = before[i % len(before)]
         if by_moment:
             return session.snapshots(generation, self.members, **each[0])
         return [session.train(generation, i, whole=last, **own) for i, own in enumerate(each)]
 
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
-        first, best = committee[0], session.best(committee)
-        session.add_arm(self._plain(session, first, base), first.folder, self._scored(session, committee, first).val)
+        method = session.data.config.method
+        name = "labels only" if base is committee[0] else method
+        session.add_arm(name, committee[0].folder, self._scored(session, committee, committee[0]).val)
+        best = session.best(committee)
         if session.selectable():
             session.add_arm(f"best of {len(committee)} on val", best.folder, best.val)
         if session.folded:
@@ -246,11 +245,6 @@ class Generations(Program):
         elif len(session.data.val):
             average = session.evaluate(*[session.load(m) for m in committee])
             session.add_arm(f"average of {len(committee)} at prediction", "", average)
-
-    def _plain(self, session: Session, first: Member, base: Member | None) -> str:
-        """What generation 0's first model is called."""
-        method = session.data.config.method
-        return "labels only" if base is first else f"{method}, generation 0" if self.warm_start else method
 
     def _scored(self, session: Session, group: list[Member], member: Member) -> Member:
         """The member with the score that is compared. With folds it is pooled over those that all generations have."""
@@ -261,7 +255,7 @@ class Generations(Program):
     def _both(self, session: Session) -> int:
         """Folds that all generations and the labels-only baseline have."""
         config = session.data.config
-        alone = config.method != "supervised" or config.committee or self.warm_start  # beside a baseline on fold 0
+        alone = config.method != "supervised" or config.committee  # beside a baseline on fold 0
         return 1 if alone else min(self.members, self.students)
 
     def _compared(self, session: Session, group: list[Member], member: Member) -> Member:

@@ -11,9 +11,7 @@ from torch import Tensor
 
 from semiseg.data.sampler import Drawing, Feed
 from semiseg.data.views import Geometry, Photometry
-from semiseg.errors import USAGE, Problem, Refusal
 from semiseg.methods import arguments
-from semiseg.methods.base import trained_networks
 from semiseg.programs.session import Session
 from semiseg.training.config import Config
 from semiseg.training.prepare import Prepared
@@ -45,30 +43,6 @@ def school(session: Session, drawing: Drawing, **changes: Any) -> Session:
     """The same run with the data of a generation's students; `changes`: other fields of Prepared (config, task)."""
     kept = {f.name: getattr(session.data, f.name) for f in fields(Prepared)}
     return replace(session, data=Lessons(**{**kept, **changes}, drawing=drawing))
-
-
-def stage(session: Session, generation: int, stages: int) -> Session:
-    """The session of one generation of a training that runs through all of them: its part of the steps.
-
-    The parts add up to `config.steps`. Streams, learning rate and ramps go on, so that what comes out has seen the labeled
-    batches of a plain training of as many steps, at the same rates.
-    """
-    data, config = session.data, session.data.config
-    first, end = (config.steps * g // stages for g in (generation, generation + 1))
-    part = replace(data, config=replace(config, steps=end - first))
-    return replace(session, data=part, first=first, total=config.steps)
-
-
-def can_go_on(program: Generations, session: Session) -> None:
-    """Refuse, before anything is trained, weights that are not there, and a training too short to be divided."""
-    method, steps = session.data.config.method, session.data.config.steps
-    if (number := trained_networks(session.data.method())) > 1:
-        found = f"goes on from the weights of one network, and {method} trains {number}"
-        raise program.wrong("warm_start", found, "leave it out, or use a method with one")
-    stages, least = program.generations + 1, 2 * program.members if program.members_by == "snapshots" else 1
-    if steps < stages * least:
-        found = f"is {steps}, too few for {stages} generations of one training"
-        raise Refusal(Problem("C06", "--steps", found, f"use {stages * least} or more"), USAGE)
 
 
 def pooled(session: Session, drawing: Drawing) -> Session:
@@ -110,9 +84,9 @@ def grown(session: Session, generation: int, grow: float) -> Session:
 def same_size(program: Generations, grow: float, config: Config) -> None:
     """Refuse students that shall go on from the weights of a smaller network."""
     widens = grow and program.generations > 1 and config.network.partition(":")[0] == "unet1x1"
-    if program.warm_start and widens:
-        found = f"goes on from the weights of a generation whose networks are smaller (grow={grow:g})"
-        raise program.wrong("warm_start", found, "add grow=0")
+    if program.start == "warm" and widens:
+        found = f"is warm, and the networks that students would go on from are smaller (grow={grow:g})"
+        raise program.wrong("start", found, "add grow=0")
 
 
 def noised(session: Session, generation: int, drawing: Drawing) -> Drawing:

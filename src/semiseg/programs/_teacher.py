@@ -15,18 +15,18 @@ class OneTeacher(Generations):
         self,
         *,
         members: int = 1,
-        generations: int = 1,
+        generations: int = 0,
         students: int = 1,
-        patience: int = 1,
+        patience: int = 0,
         preset: str = "default",
         share: float = 0.0,
         draw: str = "",
-        warm_start: bool = False,
+        start: str = "",
     ) -> None:
         if members < 1:
             raise self.wrong("members", f"is {members}", expected="at least 1")
         super().__init__(members=max(2, members), generations=generations, students=students, patience=patience,
-                         preset=preset, share=share, draw=draw, warm_start=warm_start)  # fmt: skip
+                         preset=preset, share=share, draw=draw, start=start, members_by="seed")  # fmt: skip
         self.members = members  # unlike a committee, one teacher is enough
 
     def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:
@@ -47,7 +47,8 @@ class OneTeacher(Generations):
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
         if len(committee) > 1:
             return super()._arms(session, committee, base)
-        session.add_arm(self._plain(session, committee[0], base), committee[0].folder, committee[0].val)
+        title = "labels only" if base is committee[0] else session.data.config.method
+        session.add_arm(title, committee[0].folder, committee[0].val)
 
     def _watch(self, session: Session, share: float | None) -> None:
         """A teacher does not disagree with itself."""

@@ -66,13 +66,10 @@ class Program:
         raise TypeError(f"{type(self).__name__} must write run(session)")
 
 
-def baseline(session: Session, apart: bool = False) -> Member | None:
-    """The plain supervised model with the same augmentation, network and steps, when no member is that already.
-
-    apart: no member is, whatever the method.
-    """
+def baseline(session: Session) -> Member | None:
+    """The plain supervised model with the same augmentation, network and steps, when no member is that already."""
     config = session.data.config
-    if not config.baseline or (config.method == "supervised" and not session.parted and not apart):
+    if not config.baseline or (config.method == "supervised" and not session.parted):
         return None
     member = session.train(0, 0, "labels only", method="supervised", folder="baseline", whole=True)
     session.add_arm("labels only", member.folder, member.val)

@@ -21,6 +21,7 @@ from semiseg.errors import USAGE, Problem, Refusal
 from semiseg.programs._generations import Generations
 from semiseg.programs._judge import Judge, judge_of, require_val
 from semiseg.programs._lessons import rows_of
+from semiseg.programs._recipes import FRESH
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import Rule, Said, Stored, consensus_by, found, load, opinions
 from semiseg.programs.session import Member, Session
@@ -36,6 +37,7 @@ class EvalNetProgram(Generations):
     """
 
     name = "evalnet"
+    recipes = FRESH
 
     def __init__(self, *, generations: int = 2, threshold: float = 0.0, **inherited: Any) -> None:
         if not 0 <= threshold <= 1:

@@ -145,9 +145,6 @@ class IM(Generations):
         if label == "extra" and (session.data.task.multilabel or not supervised):
             found = "is extra, a class beside others, which only supervised students of one class per pixel can learn"
             raise self.wrong("label", found, "use background or ignore")
-        if label == "extra" and self.warm_start:
-            found = "goes on from weights that do not know the class which label=extra adds"
-            raise self.wrong("warm_start", found, "use label=ignore or background")
         if self.route == "online":
             return InconsistencyMask(label="own", fill=self.fill, doubt=self.doubt)
         return InconsistencyMask(
@@ -164,6 +161,11 @@ class IM(Generations):
             return None
         taught = class_shares(*planes, data.task, self.doubt)
         return balance(taught, class_shares(data.labeled.labels, None, data.task), data.task.multilabel)
+
+    def lost(self, session: Session) -> str:
+        """And weights that do not know the class which students learn beside the others."""
+        extra = self.taught(session) == "extra"
+        return "label=extra adds a class that their teachers do not have" if extra else super().lost(session)
 
     def run(self, session: Session) -> Outcome:
         """As `Generations`, after a look at what the arguments mean for these data."""

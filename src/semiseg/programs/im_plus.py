@@ -17,6 +17,7 @@ from torch import Tensor
 from semiseg.data.sampler import Drawing
 from semiseg.programs._judge import judge_of, require_val
 from semiseg.programs._lessons import grown, noised, same_size
+from semiseg.programs._recipes import FRESH
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import Stored
 from semiseg.programs.evalnet import first_members, read_quality, write_quality
@@ -36,6 +37,7 @@ class IMPlus(IM):
     """
 
     name = "im_plus"
+    recipes = FRESH
     clean = False  # every image once more as it is
 
     def __init__(self, *, members: int = 2, generations: int = 5, grow: float = 0.25, **inherited: Any) -> None:

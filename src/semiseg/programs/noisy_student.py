@@ -13,6 +13,7 @@ from torch import Tensor
 
 from semiseg.data.sampler import Drawing
 from semiseg.programs._lessons import grown, noised, same_size
+from semiseg.programs._recipes import FRESH
 from semiseg.programs._teacher import OneTeacher
 from semiseg.programs.consensus import Stored
 from semiseg.programs.session import Session
@@ -26,6 +27,7 @@ class NoisyStudent(OneTeacher):
     """
 
     name = "noisy_student"
+    recipes = FRESH
 
     def __init__(self, *, generations: int = 5, grow: float = 0.25, **inherited: Any) -> None:
         super().__init__(generations=generations, **inherited)

@@ -48,8 +48,6 @@ class Session:
 
     beside: folder of a network that is no member -> seconds and images_forwarded of its training; asked: folder of a
     consensus -> those of asking for it. held: labeled images out of fold that arms were compared on; 0 where that was val.
-    first, total: where one training runs through several generations, its steps before this one and in all; total 0:
-    every training is one of its own.
     """
 
     run: Path
@@ -63,8 +61,6 @@ class Session:
     asked: dict[str, dict[str, Any]] = field(default_factory=dict)
     shares: list[Share] = field(default_factory=list)
     held: int = 0
-    first: int = 0
-    total: int = 0
 
     def share_out(self, members: int, way: str, networks: Sequence[str]) -> None:
         """Settle what sets the members apart: member i of every generation, and the baseline beside member 0."""
@@ -115,15 +111,15 @@ class Session:
 
         learns = method_class(method or config.method).uses_unlabeled
         feed = data.feed((config.seed, index), unlabeled=learns or planes is not None, planes=planes,
-                         rows=share.labeled, first=self.first)  # fmt: skip
+                         rows=share.labeled)  # fmt: skip
         key = (config.seed, generation, index)
         attached = planes is not None or (self.data.attached and learns)
-        alone = not (attached or moments or self.total)  # a taken over member would bring no snapshots
+        alone = not attached and not moments  # a taken over member would bring no snapshots
         shape = config.shape((*key, *share.key), method or config.method, data.checked.hash) if alone else ""
         store = self.scored_on(index)
         job = Job(self.run / name, key, title, config, feed, build, partial(self._score, store) if len(store) else None,
                   0 if share.held else len(store), self.log, shape,
-                  tuple(Path(run) / name for run in config.sources()), moments, self.total)  # fmt: skip
+                  tuple(Path(run) / name for run in config.sources()), moments)  # fmt: skip
         with self.log.timed("train"):
             member = Member(name, generation, fit(job))
         self.members.append(member)
@@ -139,12 +135,14 @@ class Session:
         planes: tuple[Tensor, Tensor] | None = None,
         start: Member | None = None,
     ) -> list[Member]:
-        """A committee from one training: its end first, then what it was at equal distances over its second half."""
+        """A committee from one training: its end first, then what it was at equal distances over its second half.
+
+        Raises Refusal (exit 2) where there are fewer steps than members.
+        """
         steps = self.data.config.steps
-        if steps < 2 * count:
-            found = f"is {steps}, too few for {count} snapshots over the second half"
-            raise Refusal(Problem("C06", "--steps", found, f"use {2 * count} or more"), USAGE)
-        moments = tuple(round(steps * (count + i) / (2 * count)) for i in range(1, count))
+        if steps < count:
+            raise Refusal(Problem("C06", "--steps", f"is {steps}, too few for {count} snapshots", f"use {count} or more"), USAGE)
+        moments = tuple(min(round(steps * (count + i) / (2 * count)), steps - count + i) for i in range(1, count))
         end = self.train(generation, 0, title, refine=refine, planes=planes, moments=moments, start=start)
         folders = [f"{end.folder}/snapshot-{i}" for i in range(count - 1)]
         return [

@@ -45,7 +45,6 @@ class Job:
     shape: str = ""  # fingerprint of what decides the result; "" when a committee had a hand in it
     reuse: tuple[Path, ...] = ()  # the same member of other runs
     moments: tuple[int, ...] = ()  # steps after which the weights are kept, as snapshot-0, snapshot-1, …
-    total: int = 0  # steps of the training of which this is a part, from `feed.first` on; 0 = it is all of it
 
 
 def fit(job: Job) -> dict[str, Any]:
@@ -165,9 +164,9 @@ class _Run:
         """Draw, compute, move. No value leaves the device here."""
         config, key = self.config, key_of(self.job.key, self.fabric.global_rank)
         torch.manual_seed(seed_of(*key, "step", self.step))
-        clock = Clock(self.job.feed.first + self.step, self.job.total or config.steps, key)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.lr * group["lr_scale"] * rate(clock.step, clock.total, config)
+            group["lr"] = config.lr * group["lr_scale"] * rate(self.step, config)
+        clock = Clock(self.step, config.steps, key)
         labeled = self.job.feed.labeled(self.step)
         unlabeled = self.job.feed.unlabeled(self.step, self.method.views)
         losses = self.losses(labeled, unlabeled, clock)
@@ -185,7 +184,7 @@ class _Run:
         average_norms(self.method)
         self.method.after_step(clock)
         if self.average is not None:
-            self.average.update(self.method.predictor(), clock.total)
+            self.average.update(self.method.predictor(), config.steps)
         self.window.append({k: v.detach() for k, v in losses.items()})
         self.step += 1
 

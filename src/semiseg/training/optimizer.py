@@ -11,12 +11,12 @@ from semiseg.methods.base import Method
 from semiseg.training.config import Config
 
 
-def rate(step: int, steps: int, config: Config) -> float:
-    """The learning rate's factor at a step of so many: linear warm-up, then cosine to 0, poly (power .9) or constant."""
-    warm = int(config.lr_warmup * steps)
+def rate(step: int, config: Config) -> float:
+    """The learning rate's factor at a step: linear warm-up, then cosine to 0, poly (power .9) or constant."""
+    warm = int(config.lr_warmup * config.steps)
     if step < warm:
         return (step + 1) / warm
-    t = (step - warm) / max(1, steps - warm)
+    t = (step - warm) / max(1, config.steps - warm)
     return {"cosine": 0.5 * (1 + math.cos(math.pi * t)), "poly": (1 - t) ** 0.9, "constant": 1.0}[config.schedule]
 
 

@@ -100,16 +100,12 @@ class Prepared:
         unlabeled: bool,
         planes: tuple[torch.Tensor, torch.Tensor] | None,
         rows: Sequence[int] | None = None,
-        first: int = 0,
     ) -> Feed:
-        """Batches for one member; the labeled stream depends on `key` and `rows`, the labeled images it may see.
-
-        first: where in the streams it begins.
-        """
+        """Batches for one member; the labeled stream depends on `key` and `rows`, the labeled images it may see."""
         c = self.config
         labeled = self.labeled if rows is None else self.labeled.take(rows)
         return Feed(self.units, c.size, c.batch, key, labeled, self.unlabeled if unlabeled else None,
-                    c.unlabeled_batch, c.augment, self.turn, planes, first=first)  # fmt: skip
+                    c.unlabeled_batch, c.augment, self.turn, planes)  # fmt: skip
 
 
 def look(config: Config, log: Log, folds: int = 0, learner: str = "", into: Path | None = None) -> Checked:

@@ -1,0 +1,30 @@
+"""What arguments of programs that are left empty become, by preset, and the training of preset=paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+PAPER = {
+    "loss": "paper", "augment": "none", "optimizer": "adamw", "lr": 0.003, "weight_decay": 1e-4 / 0.003, "eps": 1e-7,
+    "schedule": "constant", "lr_warmup": 0.0, "clip": 0.0, "average": 0.0,
+}  # fmt: skip
+"""Training as in the IM paper, for preset=paper. It takes 1e-4 off every weight a step; here the rate multiplies it."""
+DRAWS = ("even", "pool")
+STARTS = ("fresh", "warm")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Who forms a committee, how often students are taught, and what they begin with."""
+
+    members_by: str = "seed"
+    generations: int = 1
+    patience: int = 1
+    start: str = "fresh"
+    draw: str = "even"
+
+
+FRESH: Mapping[str, Recipe] = {"default": Recipe(), "paper": Recipe(draw="pool")}
+"""Of the paper's schemes, whose students grow or whose members must differ."""
+PRESETS: Mapping[str, Recipe] = FRESH
