@@ -2,8 +2,9 @@
 
 python benchmarks/does_it_help.py DATA_ROOT [--only isic2018 …] [--seeds 3] [--jobs 1] [--network unet1x1]
 
-The default of `im` is frozen before this runs. Every arm has the same labeled stream, augmentation, network and steps;
-labels only has three rows (one model, the best on val of as many, one of as many steps) and the average of its models.
+The default of `im` is frozen before this runs. Every arm has the same labeled stream, augmentation and network, and as many
+steps in all: --steps for each of the four trainings of `im` and its kin, four times that for FixMatch and Mean Teacher.
+Labels only has three rows (one model, the best on val of four, one of four times the steps) and the average of its models.
 Each set is one `semiseg compare`, goes on where it was, and is written to the table when it ends.
 """
 
@@ -16,9 +17,12 @@ from pathlib import Path
 
 from shared import RAMP, SIZES, STEPS, folder
 
+LONGER = "steps=4x"
+"""Of methods that train one model: as many in all as the four trainings of `im` have."""
 ARMS = [
     "im", "ensemble", "self_training",
-    *("@".join([name, *RAMP]) for name in ("mean_teacher", "mean_teacher+im", "fixmatch", "fixmatch+im")),
+    *("@".join([name, *RAMP, *([] if "+" in name else [LONGER])])
+      for name in ("mean_teacher", "mean_teacher+im", "fixmatch", "fixmatch+im")),
 ]  # fmt: skip
 SETS: dict[str, list[str]] = {
     "isic2018": ["--labels", "20,40,160"],
@@ -40,6 +44,8 @@ def command(name: str, data: Path, out: Path, args: argparse.Namespace) -> list[
     """The words after `semiseg`."""
     seeds = max(args.seeds, SEEDS.get(name, 1))
     words = ["compare", str(data), "--methods", ",".join(args.arms), "--seeds", str(seeds), *SETS[name]]
+    if args.labels and "--labels" in words:
+        words[words.index("--labels") + 1] = args.labels
     words += [str(w) for k, v in SIZES[name].items() for w in (f"--{k}", v)]
     same = [w for k in ("batch", "network", "jobs", "steps") for w in (f"--{k}", getattr(args, k))]
     return [*words, *same, "--out", str(out)]
@@ -53,6 +59,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--arms", nargs="+", default=ARMS, metavar="ARM")
     parser.add_argument("--seeds", type=int, default=3, help="of every set, but no fewer than a set has of its own")
+    parser.add_argument("--labels", default="", help="of isic2018, instead of 20,40,160")
     parser.add_argument("--steps", default=str(STEPS))
     parser.add_argument("--batch", default="8")
     parser.add_argument("--network", default="unet1x1")

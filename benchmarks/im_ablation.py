@@ -1,14 +1,14 @@
 """What makes inconsistency masks work: one factor at a time from a centre, on val only: results/im_ablation.csv.
 
-python benchmarks/im_ablation.py DATA_ROOT [--stage screen|confirm|equal|stability] [--runs runs/ablation] [--jobs 1]
+python benchmarks/im_ablation.py DATA_ROOT [--stage screen|confirm|stability] [--runs runs/ablation] [--jobs 1]
 
-screen: every arm on isic2018 (40 labels) and the made-up cells, 2 seeds, 500 steps. confirm: the arms named by --arms on
-isic2018 (40 and 20), camvid, vnc_em and cells, 3 seeds, 2,000 steps, beside labels only with as many steps in all, and full
-labels. equal: the arms named by --arms that are one training each, as `warm_start` makes them of im's generations with
-snapshots, beside labels only and full labels with as many steps, 4,000. stability: see stability.py. Each stage is one
-`semiseg compare` per data set and goes on where it was; test stays closed.
+screen: every arm around ONE, the scheme of one generation (three models of their own, one student that starts afresh), on
+isic2018 (40 labels) and the made-up cells, 2 seeds, 500 steps. confirm: the arms named by --arms on isic2018 (40 and 20),
+camvid, vnc_em and cells, 3 seeds, 1,000 steps for every training, held against labels only, beside labels only with as many
+steps in all, and full labels. stability: see stability.py. Each stage is one `semiseg compare` per data set and goes on
+where it was; rows of cells that are not there any more stay in the table; test stays closed.
 
-factor                what it varies; everything else is as in the centre, `im`
+factor                what it varies; everything else is as in the arm it is compared with: ONE, or `im` as it is by default
 fill                  what students see at inconsistent pixels: the image, black, its mean, noise
 label                 what they learn there: nothing, or background
 mask                  where nothing is learned: without unanimity, without 2 votes of 3 (agreement=2), or nowhere, and the
@@ -20,9 +20,9 @@ gate                  whether images with more doubt than agreed foreground are 
 committee size        3 members, 2, or 5
 diversity             what sets members apart: seed; bootstrap or folds of the labels; networks; snapshots of one training;
                       average: all models, students too, are averages of their weights over the last 2 % of the training
-start                 students start afresh, or warm, with the weights of the generation before; the latter with snapshots as
-                      the committee, so that one network goes on and on
-generations           1, or 3 that are all trained; of one training, too
+start                 students start afresh, or warm, with the weights of the generation before
+generations           1, or 3 that are all trained, afresh or warm
+scheme                ONE, and labels only, beside `im` as it is by default
 student augmentation  as everybody's; none for anybody; noise that grows over 3 generations (against plain im with 3)
 route                 students of `supervised`; FixMatch alone, and with im: offline (half of the steps), online, both, and
                       with a committee of its own averages (im_moving)
@@ -40,7 +40,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from measured import figures, key, measured, print_means, with_deltas
+from measured import figures, kept, key, measured, print_means, with_deltas
 from semiseg.compare import compare
 from semiseg.compare.request import Request
 from shared import RAMP, SIZES, STEPS, folder, write
@@ -48,77 +48,81 @@ from stability import ARMS as STABLE
 from stability import draw, generations
 
 CENTRE = "im"
-CENTRES = {"screen": CENTRE, "confirm": CENTRE, "equal": "labels only"}
-"""Stage -> the arm that others are held against."""
 WARM = "@".join(["", *RAMP])
-LONGER = "im@generations=3@patience=3"
-CHAIN = "im@members_by=snapshots@warm_start=yes@generations=3@patience=3"
-"""One training: a quarter of the steps on the labels alone, then three with the consensus of its own snapshots."""
-ONLINE = f"fixmatch+im{WARM}"
+
+
+def once(arm: str) -> str:
+    """An arm with one generation of students that start afresh, taught by models of their own seeds."""
+    name, *own = arm.split("@")
+    if name == "self_training" or "members_by=snapshots" in own:  # of which there are three generations by default
+        return "@".join([name, "generations=1", "start=fresh", *own])
+    return arm if "members_by" in arm else "@".join([name, "members_by=seed", *own])
+
+
+ONE = once(CENTRE)
+LONGER = once("im@generations=3@patience=3")
+ONLINE = once(f"fixmatch+im{WARM}")
+CENTRES = {"screen": ONE, "confirm": "labels only"}
+"""Stage -> the arm that others are held against."""
 FACTORS: dict[str, dict[str, str]] = {
-    "fill": {"im@fill=zero": CENTRE, "im@fill=mean": CENTRE, "im@fill=noise": CENTRE},
-    "label": {"im@label=background": CENTRE},
-    "mask": {
-        "ensemble": CENTRE,
-        "im@agreement=2": CENTRE,
-        "ensemble@warm_start=yes": "im@warm_start=yes",
-        CHAIN.replace("im", "ensemble", 1): CHAIN,
-    },
+    "fill": {once(f"im@fill={f}"): ONE for f in ("zero", "mean", "noise")},
+    "label": {once("im@label=background"): ONE},
+    "mask": {once("ensemble"): ONE, once("im@agreement=2"): ONE, "ensemble": CENTRE},
     "weights": {
+        once("im@balance=yes"): ONE,
+        once("im@doubt=0.3"): ONE,
+        once("im@balance=yes@doubt=0.3"): once("im@balance=yes"),
         "im@balance=yes": CENTRE,
-        "im@doubt=0.3": CENTRE,
         "im@balance=yes@doubt=0.3": "im@balance=yes",
-        f"{CHAIN}@balance=yes": CHAIN,
-        f"{CHAIN}@balance=yes@doubt=0.3": f"{CHAIN}@balance=yes",
     },
-    "morphology": {"im@erode=3@dilate=3": CENTRE},
-    "gate": {"im@gate=foreground": CENTRE},
-    "committee size": {"im@members=2": CENTRE, "im@members=5": CENTRE},
+    "morphology": {once("im@erode=3@dilate=3"): ONE},
+    "gate": {once("im@gate=foreground"): ONE},
+    "committee size": {once(f"im@members={n}"): ONE for n in (2, 5)},
     "diversity": {
-        "im@members_by=bootstrap": CENTRE,
-        "im@members_by=folds": CENTRE,
-        "im@members_by=snapshots": CENTRE,
-        "im@networks=unet1x1,unet1x1:1,unet/resnet18": CENTRE,
-        "im@average=0.99": CENTRE,
+        **{once(f"im@members_by={way}"): ONE for way in ("bootstrap", "folds", "snapshots")},
+        once("im@networks=unet1x1,unet1x1:1,unet/resnet18"): ONE,
+        once("im@average=0.99"): ONE,
     },
-    "start": {
-        "im@warm_start=yes": CENTRE,
-        "im@warm_start=yes@balance=yes@doubt=0.3": "im@balance=yes@doubt=0.3",
-        "im@members_by=snapshots@warm_start=yes": "im@members_by=snapshots",
-    },
-    "generations": {LONGER: CENTRE, CHAIN: "im@members_by=snapshots@warm_start=yes"},
+    "start": {once("im@start=warm"): ONE, "im@start=fresh": CENTRE},
+    "generations": {LONGER: ONE, "im@generations=1": CENTRE, "im@generations=6@patience=6": CENTRE},
+    "scheme": {ONE: ""},
     "student augmentation": {
-        "im@augment=none": CENTRE,
+        once("im@augment=none"): ONE,
         "im_plus@members=3@generations=3@patience=3@grow=0": LONGER,
     },
     "route": {
-        f"fixmatch{WARM}": CENTRE,
+        f"fixmatch{WARM}": ONE,
         ONLINE: f"fixmatch{WARM}",
-        f"fixmatch+im@route=online{WARM}": f"fixmatch{WARM}",
-        f"fixmatch+im@route=both{WARM}": f"fixmatch{WARM}",
+        once(f"fixmatch+im@route=online{WARM}"): f"fixmatch{WARM}",
+        once(f"fixmatch+im@route=both{WARM}"): f"fixmatch{WARM}",
         f"fixmatch+im_moving{WARM}": f"fixmatch{WARM}",
     },
-    "warm-up": {"fixmatch+im@warmup=0@ramp=0": ONLINE},
-    "preset": {"im@preset=paper": CENTRE},
-    "teacher": {"self_training": CENTRE, "self_training@warm_start=yes@generations=3@patience=3": CHAIN},
+    "warm-up": {once("fixmatch+im@warmup=0@ramp=0"): ONLINE},
+    "preset": {once("im@preset=paper"): ONE},
+    "teacher": {once("self_training"): ONE, "self_training": CENTRE},
 }
 """Factor -> its arms, each with the arm that it differs from in this factor alone."""
 ARMS = {arm: (factor, other) for factor, arms in FACTORS.items() for arm, other in arms.items()}
 
 
+def around(arm: str) -> str:
+    """ONE or `im`: the centre that an arm is some steps away from."""
+    return arm if arm in ("", ONE, CENTRE) else around(ARMS[arm][1])
+
+
 def requests(args: argparse.Namespace) -> list[Request]:
     """The comparisons of a stage."""
-    steps = {"confirm": STEPS, "equal": 2 * STEPS}
+    confirm = args.stage == "confirm"
     shared: dict[str, Any] = {
-        "baselines": "all" if args.stage in steps else "none", "steps": args.steps or steps.get(args.stage, 500),
+        "baselines": "all" if confirm else "none", "steps": args.steps or (STEPS if confirm else 500),
         "split": "val", "jobs": args.jobs,
     }  # fmt: skip
-    chosen = list(dict.fromkeys([*([] if args.stage == "equal" else [CENTRE]), *(args.arms or ARMS)]))
-    if args.stage in steps:
-        plans = [("isic2018", args.labels or ["40", "20"], chosen, 3)]
-        plans += [(name, ["all"], chosen, 3) for name in ("cells", "vnc_em", "camvid")]
+    if confirm:
+        plans = [("isic2018", args.labels or ["40", "20"], args.arms, 3)]
+        plans += [(name, ["all"], args.arms, 3) for name in ("cells", "vnc_em", "camvid")]
     else:
-        methods = chosen if args.stage == "screen" else STABLE
+        screened = [ONE, *(args.arms or (arm for arm in ARMS if arm != ONE and around(arm) == ONE))]
+        methods = STABLE if args.stage == "stability" else list(dict.fromkeys(screened))
         plans = [("isic2018", ["40"], methods, 2), ("cells", ["all"], methods, 2)]
     found = []
     for name, labels, methods, seeds in plans:
@@ -136,13 +140,13 @@ def factor(title: str) -> tuple[str, str]:
     return titles.get(title, ("centre", "") if title == CENTRE else ("", ""))
 
 
-def collect(runs: Path) -> list[dict[str, Any]]:
-    """Every finished cell of screen, confirm and equal."""
-    rows = []
-    for cell in measured(runs, CENTRES):
-        varied, other = factor(cell.row["arm"])
-        rows.append({**key(cell), "factor": varied, "reference": other, **figures(cell)})
-    return with_deltas(rows, CENTRES)
+def collect(runs: Path, table: Path | None = None) -> list[dict[str, Any]]:
+    """Every finished cell of screen and confirm; and the rows of `table` whose cells are not there any more."""
+    rows = [{**key(cell), "factor": "", "reference": "", **figures(cell)} for cell in measured(runs, CENTRES)]
+    rows = kept(table, rows) if table else rows
+    for row in rows:
+        row["factor"], row["reference"] = factor(row["arm"])
+    return with_deltas(rows, {stage: centre.replace("@", ", ") for stage, centre in CENTRES.items()})
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -156,16 +160,14 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--network", default="unet1x1")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=0, help="instead of the stage's own number")
-    parser.add_argument(
-        "--labels", nargs="*", default=[], help="of isic2018 in confirm and equal, instead of 40 and 20"
-    )
+    parser.add_argument("--labels", nargs="*", default=[], help="of isic2018 in confirm, instead of 40 and 20")
     parser.add_argument("--arms", nargs="*", default=[], choices=[CENTRE, *ARMS], metavar="ARM", help="some, not all")
     parser.add_argument("--only", nargs="*", default=[], choices=SIZES, metavar="SET")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--images", type=Path, default=Path("docs/images"))
     args = parser.parse_args(words)
-    if args.stage in ("confirm", "equal") and not args.arms:
-        parser.error(f"--stage {args.stage} needs --arms: those that the screen found best")
+    if args.stage == "confirm" and not args.arms:
+        parser.error("--stage confirm needs --arms: those that the screen found best")
     return args
 
 
@@ -178,7 +180,8 @@ def main() -> None:
             table, rows = args.results / "im_stability.csv", generations(args.runs)
             draw(rows, args.images / "im_stability.svg")
         else:
-            table, rows = args.results / "im_ablation.csv", collect(args.runs)
+            table = args.results / "im_ablation.csv"
+            rows = collect(args.runs, table)
             print_means(r for r in rows if f"{r['stage']}-{r['data']}-{r['steps']}" == request.out.name)
         write(table, rows)
         print(f"{request.out}: {len(rows)} rows in {table}", flush=True)

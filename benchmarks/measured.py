@@ -14,6 +14,8 @@ from shared import read
 
 PLACE = ("stage", "data", "labels", "steps", "seed")
 """Cells that differ in their arm alone share these."""
+SCORES = ("val_miou", "val_last", "shipped_val", "average_val")
+"""Columns that are reckoned with."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,13 @@ def figures(cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def kept(table: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, and those of `table` that are of other cells: their folders may be gone, what they measured is not."""
+    mine = {_named(r) for r in rows}
+    old = [{**r, **{k: float(r[k]) if r[k] else None for k in SCORES}} for r in read(table) if _named(r) not in mine]
+    return sorted([*rows, *old], key=lambda r: (*_named(r)[:4], int(r["seed"])))
+
+
 def with_deltas(rows: list[dict[str, Any]], centres: Mapping[str, str]) -> list[dict[str, Any]]:
     """The rows with delta_centre and delta_reference: val_miou minus that of the same stage, set, labels and seed.
 
@@ -110,7 +119,7 @@ def means(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     made = []
     for (stage, data, labels, steps, arm), same in groups.items():
         figure = {k: mean(r[k] for r in same) for k in ("val_miou", "delta_centre", "delta_reference", "shipped_val")}
-        place = {"stage": stage, "data": data, "labels": labels, "steps": steps}
+        place = {"stage": stage, "data": data, "labels": labels, "steps": int(steps)}
         made.append({**place, "arm": arm, "seeds": len(same), **figure})
     return sorted(
         made,
@@ -146,8 +155,12 @@ def _or(value: float | None, other: float) -> float:
     return other if value is None else value
 
 
-def _place(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[k] for k in PLACE)
+def _place(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row[k]) for k in PLACE)
+
+
+def _named(row: dict[str, Any]) -> tuple[str, ...]:
+    return (*_place(row), row["arm"])
 
 
 def _noted(config: dict[str, Any]) -> str:

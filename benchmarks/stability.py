@@ -19,8 +19,8 @@ from semiseg.report.charts import HEIGHT, WIDTH, Series, line_chart
 from semiseg.report.markup import esc
 
 GENERATIONS = 5
-ALIKE = f"members=2@students=2@generations={GENERATIONS}@patience={GENERATIONS}"
-ARMS = [f"{name}@{ALIKE}" for name in ("self_training", "ensemble", "im")]
+ALIKE = f"members=2@students=2@generations={GENERATIONS}@patience={GENERATIONS}@start=fresh"
+ARMS = [f"self_training@{ALIKE}", *(f"{name}@{ALIKE}@members_by=seed" for name in ("ensemble", "im"))]
 ABOVE, LINE = 30, 24
 """Pixels above a chart for its title, and for a line of the legend."""
 SHOWN = "mIoU on val, mean of the two members, a line for each seed"

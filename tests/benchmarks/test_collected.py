@@ -11,7 +11,9 @@ import label_next
 import measured
 import stability
 from semiseg.training.config import Config
+from shared import write
 
+ONE, LONGER = (arm.replace("@", ", ") for arm in (im_ablation.ONE, im_ablation.LONGER))
 FIELDS = ("cell", "status", "data", "labels", "seed", "arm", "seconds", "images_forwarded", "commit")
 
 
@@ -81,18 +83,18 @@ def test_one_generation_is_not_promoted(runs):
 
 def test_differences_are_paired(runs):
     """By stage, set, labels and seed: to the centre, and to the arm that differs in one factor."""
-    place = runs / "screen-isic2018"
+    place, longest, one = runs / "screen-isic2018", LONGER, ONE
     for seed, (mine, longer, noised) in enumerate([(0.50, 0.53, 0.57), (0.60, 0.58, 0.60)]):
-        cell(place, "im", seed, ((0.1,), (mine,)))
-        cell(place, "im, generations=3, patience=3", seed, ((0.1,), (0.2,), (longer,)))
+        cell(place, one, seed, ((0.1,), (mine,)))
+        cell(place, longest, seed, ((0.1,), (0.2,), (longer,)))
         cell(place, "im_plus, members=3, generations=3, patience=3, grow=0", seed, ((0.1,), (noised,)))
     cell(place, "ensemble", 2, ((0.1,), (0.9,)))  # without a centre of this seed
-    cell(runs / "confirm-isic2018", "im", 2, ((0.1,), (0.2,)))  # another stage's
+    cell(runs / "confirm-isic2018", one, 2, ((0.1,), (0.2,)))  # another stage's
     found = collected(runs)
     noised = "im_plus, members=3, generations=3, patience=3, grow=0"
     assert [found[noised, s]["delta_centre"] for s in (0, 1)] == pytest.approx([0.07, 0.0])
     assert [found[noised, s]["delta_reference"] for s in (0, 1)] == pytest.approx([0.04, 0.02])
-    assert found["im", 0]["delta_centre"] == 0 and found["im", 0]["delta_reference"] is None
+    assert found[one, 0]["delta_centre"] == 0 and found[one, 0]["delta_reference"] is None
     assert found["ensemble", 2]["delta_centre"] is None
     shown = [(m["arm"], m["delta_centre"]) for m in measured.means(found.values()) if m["stage"] == "screen"]
     assert shown[0] == (noised, pytest.approx(0.035)) and shown[-1] == ("ensemble", None)
@@ -100,13 +102,13 @@ def test_differences_are_paired(runs):
 
 def test_other_steps_are_another_place(runs):
     """Also for a row of K× steps, whose own models have more."""
-    cell(runs / "confirm-cells-500", "im", scores=((0.5,), (0.5,)))
-    cell(runs / "confirm-cells-2000", "im", scores=((0.5,), (0.6,)), steps=2000)
+    cell(runs / "confirm-cells-500", "labels only", scores=((0.5,), (0.5,)))
+    cell(runs / "confirm-cells-2000", "labels only", scores=((0.5,), (0.6,)), steps=2000)
     cell(runs / "confirm-cells-2000", "labels only, 4× steps", scores=((0.7,),), steps=2000)
     rows = im_ablation.collect(runs)
     assert [(r["steps"], r["delta_centre"]) for r in rows] == [(2000, 0.0), (2000, 0.1), (500, 0.0)]
     assert [(r["steps"], r["arm"], r["seeds"]) for r in measured.means(rows)] == [
-        (500, "im", 1), (2000, "labels only, 4× steps", 1), (2000, "im", 1),
+        (500, "labels only", 1), (2000, "labels only, 4× steps", 1), (2000, "labels only", 1),
     ]  # fmt: skip
 
 
@@ -116,6 +118,26 @@ def test_what_is_not_on_val_is_no_figure(runs):
     cell(runs / "confirm-vnc_em", "im, members_by=folds", scores=((0.5, 0.7), (0.6,)), more={"out_of_fold": val(0.5)})
     row = collected(runs)["im, members_by=folds", 0]
     assert [row[k] for k in ("val_miou", "val_last", "shipped_val", "delta_centre")] == [None] * 4
+
+
+def test_rows_outlive_their_folders(runs, tmp_path):
+    """What was measured stays in the table; what is measured again is replaced, and what is named anew has its factor."""
+    table = tmp_path / "table.csv"
+    cell(runs / "confirm-cells", "labels only", scores=((0.5,),))
+    cell(runs / "confirm-cells", "ensemble", scores=((0.1,), (0.6,)))
+    write(table, im_ablation.collect(runs, table))
+    again = tmp_path / "again"
+    cell(again / "confirm-cells", "labels only", scores=((0.4,),))
+    cell(again / "confirm-cells", "labels only", 1, scores=((0.3,),))
+    rows = im_ablation.collect(again, table)
+    assert [(r["arm"], int(r["seed"]), r["val_miou"]) for r in rows] == [
+        ("labels only", 0, 0.4), ("ensemble", 0, 0.6), ("labels only", 1, 0.3),
+    ]  # fmt: skip
+    ensemble = rows[1]
+    assert ensemble["delta_centre"] == pytest.approx(0.2) and (ensemble["factor"], ensemble["reference"]) == (
+        "mask",
+        "im",
+    )
 
 
 def test_only_what_is_finished(runs):

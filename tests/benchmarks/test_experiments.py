@@ -37,7 +37,7 @@ def test_confirming_takes_arms_that_are_known(tmp_path, capsys):
         with pytest.raises(SystemExit):
             typed(tmp_path, "confirm", *words)
     assert "--arms" in capsys.readouterr().err
-    assert typed(tmp_path, "confirm", "--arms", "im@fill=zero", "--seeds", "5").seeds == 5
+    assert typed(tmp_path, "confirm", "--arms", "im@generations=1", "--seeds", "5").seeds == 5
 
 
 def test_every_arm_has_one_factor():
@@ -47,7 +47,7 @@ def test_every_arm_has_one_factor():
     titles = [a.title for a in asked(Request([Path("data")], arms, Path("out")))]
     found = [im_ablation.factor(title) for title in titles]
     assert all(factor for factor, _ in found)
-    assert {other for _, other in found} <= {im_ablation.CENTRE, *titles}
+    assert {other for _, other in found} <= {"", im_ablation.CENTRE, *titles}
     assert im_ablation.factor(im_ablation.CENTRE) == ("centre", "")
     assert im_ablation.factor("labels only") == ("", "")
 
@@ -58,17 +58,36 @@ def test_the_table_of_factors_is_whole():
         assert f"\n{factor}  " in im_ablation.__doc__
 
 
-@pytest.mark.parametrize("arm", im_ablation.ARMS)
+def test_the_screen_is_around_one_generation(tmp_path, monkeypatch):
+    """What stands around `im` as it is by default is confirmed alone."""
+    monkeypatch.setattr(im_ablation, "folder", lambda name, root, runs: root / name)
+    methods = im_ablation.requests(typed(tmp_path, "screen"))[0].methods
+    assert methods[0] == im_ablation.ONE and len(methods) == len(set(methods)) > 20
+    assert {"ensemble", "self_training", "im"}.isdisjoint(methods)
+
+
+@pytest.mark.parametrize("arm", [arm for arm in im_ablation.ARMS if arm != im_ablation.ONE])
 def test_one_factor_at_a_time(arm):
     """Beside the arm it is compared with, an arm changes settings of its own factor, or the method."""
     factor, other = im_ablation.ARMS[arm]
-    if im_ablation.CENTRE not in (arm.split("@")[0], other.split("@")[0]):  # the route, and what stands on it
+    if "im" not in (arm.split("@")[0], other.split("@")[0]):  # the route, and what stands on it
         assert factor in ("route", "warm-up")
         return
-    mine, theirs = (set(text.split("@")[1:]) for text in (arm, other))
-    if arm.split("@")[0] == "im":
-        several = {"generations": {"generations=3", "patience=3"}, "morphology": {"erode=3", "dilate=3"}}
-        assert mine - theirs == several.get(factor, mine - theirs) and (factor in several or len(mine - theirs) == 1)
+    mine, theirs = map(settings, (arm, other))
+    if arm.split("@")[0] == other.split("@")[0]:
+        several = {"generations": {"generations"}, "morphology": {"erode", "dilate"}}
+        changed = {k for k in mine if mine[k] != theirs[k]} - {"patience"}  # which goes with the number of generations
+        if factor == "preset":  # a word for many things
+            assert {"preset", "fill", "label"} <= changed
+        else:
+            assert changed == several.get(factor, changed) and (factor in several or len(changed) == 1)
+
+
+def settings(arm):
+    """What an arm trains with: of its program, whatever was typed, and of its training."""
+    one = asked(Request([Path("data")], [arm], Path("out")))[0]
+    given = {k: v for k, v in one.config.to_json().items() if not k.endswith("_args")}
+    return {k: v for k, v in (given | vars(one.program)).items() if k != "asked"}
 
 
 def test_arms_of_the_stability_differ_in_one_thing():
@@ -88,8 +107,9 @@ def test_the_comparisons_can_be_configured():
 
 def test_what_was_screened_is_what_is_tested():
     """The ablation's FixMatch and does_it_help's have the same warm-up and ramp."""
-    for name in ("fixmatch", "fixmatch+im"):
-        assert "@".join([name, *RAMP]) in {*im_ablation.ARMS} & {*does_it_help.ARMS}
+    for arm in (*im_ablation.ARMS, *does_it_help.ARMS):
+        if arm.startswith(("fixmatch", "mean_teacher")) and "warmup=0@" not in arm:
+            assert set(RAMP) <= set(arm.split("@")), arm
 
 
 def test_seeds_can_be_raised(tmp_path):
@@ -119,7 +139,7 @@ def test_arms_are_confirmed_and_tested_with_as_many_steps(tmp_path):
     }
     assert [r.steps for r in made.values()] == [500, 500, int(words[words.index("--steps") + 1])]
     assert [r.out.name for r in made.values()] == [
-        "screen-isic2018-500", "stability-isic2018-500", "confirm-isic2018-2000",
+        "screen-isic2018-500", "stability-isic2018-500", "confirm-isic2018-1000",
     ]  # fmt: skip
 
 

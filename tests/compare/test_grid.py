@@ -35,7 +35,9 @@ def test_labels_only_first_then_plain_then_programs(ask):
 
 def test_equal_budgets(ask):
     """Same steps for every model; as many labels-only models as the largest program trains; one with K times the steps."""
-    grid = plan(ask("im@members=2@generations=2@students=2", "ensemble", labels=["4"]))
+    for name in ("im", "ensemble", "self_training", "input_ensemble"):
+        assert plan(ask(name)).models == 4  # a teacher for each of three generations, and a student
+    grid = plan(ask("im@members=2@generations=2@students=2@members_by=seed", "ensemble", labels=["4"]))
     assert grid.models == 6  # 2 + 2 + 2
     steps = {c.name.rpartition("seed0-")[2]: c.options["steps"] for c in grid.cells}
     assert steps.pop("labels-only-6x-steps") == 24

@@ -241,10 +241,10 @@ def _cells(
     cells: list[Cell] = []
 
     def add(labels: str, seed: int, arm: str, options: dict[str, Any], sets: Iterable[str], needs: list[str],
-            models: int, short: str = "") -> str:  # fmt: skip
+            models: int, short: str = "", also: Iterable[str] = ()) -> str:  # fmt: skip
         group = f"{name}-{'' if labels == 'full' else slug(labels) + '-'}seed{seed}"
         folder = f"{group}-{slug(short or arm)}"
-        theirs = needs if arm != BASE else _committees(request.out / "cells", group, folder)
+        theirs = [*needs, *also] if arm != BASE else _committees(request.out / "cells", group, folder)
         reuse = ["reuse=" + os.pathsep.join(str(request.out / "cells" / n) for n in theirs)] if theirs else []
         chosen = {"seed": seed, "steps": request.steps, "labels": labels, **request.options, **options}
         cells.append(Cell(folder, path, name, labels, seed, arm, chosen, (*sets, *reuse), tuple(needs), models, split))
@@ -259,10 +259,14 @@ def _cells(
                 options = {"method": "supervised", "steps": request.steps * k}
                 add(labels, seed, f"{BASE}, {k}× steps", options, plain, [], 1, f"labels-only-{k}x-steps")
             done: dict[str, list[str]] = {}
+            taught: dict[str, list[str]] = {}  # programs around a method, who may begin alike: nobody waits for them
             for a in sorted(asked, key=lambda a: bool(a.config.program)):
                 needs = [first] if a.config.method == "supervised" else done.get(a.config.method, [])
                 options = {"method": a.name, "steps": request.steps * a.longer}
-                made = add(labels, seed, a.title, options, ("baseline=false", *a.sets), needs, a.models)
+                also = taught.setdefault(a.config.method, [])
+                made = add(labels, seed, a.title, options, ("baseline=false", *a.sets), needs, a.models, also=also)
+                if a.config.program:
+                    also.append(made)
                 if a.config.method != "supervised" and a.longer == 1:  # whose members are the committee's
                     done.setdefault(a.config.method, []).append(made)
         if full is not None:

@@ -145,7 +145,13 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
             shared = route(request.sets, method, program)
             used |= set(shared)
             keys |= _keys(method, program)
-            options = {**request.options, "steps": max(1, request.steps) * longer, "method": name, "data": "", "out": ""}
+            options = {
+                **request.options,
+                "steps": max(1, request.steps) * longer,
+                "method": name,
+                "data": "",
+                "out": "",
+            }
             config = configure(options, [*shared, *own], None, {})
             made = program_class(program)(**config.program_args)
             made.fits(config)

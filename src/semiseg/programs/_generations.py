@@ -15,7 +15,7 @@ from semiseg.inconsistency import InconsistencyMask
 from semiseg.methods.base import Refiner, trained_networks
 from semiseg.programs._lessons import pooled, school
 from semiseg.programs._promotion import every_image, judge
-from semiseg.programs._recipes import DRAWS, PAPER, PRESETS, STARTS, Recipe
+from semiseg.programs._recipes import DRAWS, FRESH, PAPER, PRESETS, STARTS, Recipe
 from semiseg.programs.base import Outcome, Program, baseline
 from semiseg.programs.consensus import Rule, Stored, consensus, on_device
 from semiseg.programs.diagnostics import (
@@ -69,7 +69,8 @@ class Generations(Program):
         self.choose("preset", preset, tuple(self.recipes))
         self.choose("draw", draw, ("", *DRAWS))
         self.choose("start", start, ("", *STARTS))
-        own = self.recipes[preset]
+        way = members_by or ("seed" if networks else self.recipes[preset].members_by)
+        own = (self.recipes if way == self.recipes[preset].members_by else FRESH)[preset]
         if not 0 <= share <= 1:
             raise self.wrong("share", f"is {share}", expected="0 to 1; 0 is the default")
         if members < 2:
@@ -82,7 +83,7 @@ class Generations(Program):
         self.generations, self.patience = generations or own.generations, patience or own.patience
         self.preset, self.share, self.students, self.draw = preset, share, students, draw or own.draw
         self.start, self.asked = start or own.start, bool(start)
-        self.unlike(members, members_by or ("seed" if networks else own.members_by), networks)
+        self.unlike(members, way, networks)
 
     def wrong(self, key: str, found: str, fix: str = "", expected: str = "") -> Refusal:
         """An argument that cannot be."""

@@ -26,5 +26,6 @@ class Recipe:
 
 
 FRESH: Mapping[str, Recipe] = {"default": Recipe(), "paper": Recipe(draw="pool")}
-"""Of the paper's schemes, whose students grow or whose members must differ."""
-PRESETS: Mapping[str, Recipe] = FRESH
+"""Of members that are trained apart, and of the paper's schemes: one generation of students that start afresh."""
+PRESETS: Mapping[str, Recipe] = {**FRESH, "default": Recipe("snapshots", 3, 3, "warm")}
+"""default: one network that goes on and on, taught by what its own last snapshots agree about: docs/methods/im.md."""

@@ -26,8 +26,8 @@ class OneTeacher(Generations):
         if members < 1:
             raise self.wrong("members", f"is {members}", expected="at least 1")
         super().__init__(members=max(2, members), generations=generations, students=students, patience=patience,
-                         preset=preset, share=share, draw=draw, start=start, members_by="seed")  # fmt: skip
-        self.members = members  # unlike a committee, one teacher is enough
+                         preset=preset, share=share, draw=draw, start=start)  # fmt: skip
+        self.members, self.members_by = members, "seed"  # unlike a committee, one teacher is enough
 
     def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:
         """One teacher's, unless a committee was given in its place."""

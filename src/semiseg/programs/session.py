@@ -114,8 +114,8 @@ class Session:
                          rows=share.labeled)  # fmt: skip
         key = (config.seed, generation, index)
         attached = planes is not None or (self.data.attached and learns)
-        alone = not attached and not moments  # a taken over member would bring no snapshots
-        shape = config.shape((*key, *share.key), method or config.method, data.checked.hash) if alone else ""
+        apart = (*key, *share.key, *moments)  # one with snapshots is not one without, though it ends as it does
+        shape = "" if attached else config.shape(apart, method or config.method, data.checked.hash)
         store = self.scored_on(index)
         job = Job(self.run / name, key, title, config, feed, build, partial(self._score, store) if len(store) else None,
                   0 if share.held else len(store), self.log, shape,
@@ -141,7 +141,8 @@ class Session:
         """
         steps = self.data.config.steps
         if steps < count:
-            raise Refusal(Problem("C06", "--steps", f"is {steps}, too few for {count} snapshots", f"use {count} or more"), USAGE)
+            found = f"is {steps}, too few for {count} snapshots"
+            raise Refusal(Problem("C06", "--steps", found, f"use {count} or more"), USAGE)
         moments = tuple(min(round(steps * (count + i) / (2 * count)), steps - count + i) for i in range(1, count))
         end = self.train(generation, 0, title, refine=refine, planes=planes, moments=moments, start=start)
         folders = [f"{end.folder}/snapshot-{i}" for i in range(count - 1)]

@@ -78,10 +78,12 @@ def _take_over(job: Job, theirs: Path, final: Path) -> bool:
     """Copy another run's member when everything that shaped it is the same; its log comes along."""
     if not storage.is_sealed(theirs) or storage.read_json(theirs / "result.json").get("shape") != job.shape:
         return False
-    storage.verify(theirs)
-    files = {p.name: p.read_bytes() for p in theirs.iterdir() if p.name != "manifest.json"}
     storage.write_bytes(job.folder / "metrics.csv", (theirs.parent / "metrics.csv").read_bytes())
-    storage.save_folder(final, files, {"step": job.config.steps})
+    names = [f"snapshot-{i}/final" for i in range(len(job.moments))]
+    for source, target in [*((theirs.parent / n, job.folder / n) for n in names), (theirs, final)]:  # its end last
+        storage.verify(source)
+        files = {p.name: p.read_bytes() for p in source.iterdir() if p.name != "manifest.json"}
+        storage.save_folder(target, files, {"step": storage.read_json(source / "result.json")["steps"]})
     job.log.event("taken over", title=job.title, source=str(theirs.parent))
     return True
 
