@@ -72,9 +72,9 @@ def main() -> None:
     """A failed cell is a row of its table, and a set that is refused does not stop the others."""
     args = arguments()
     for name in args.only:
-        words = command(name, folder(name, args.root, args.runs, seed=FRESH), args.runs / name, args)
+        words = command(name, folder(name, args.root, args.runs, seed=FRESH), args.runs / f"test-{name}", args)
         subprocess.run([sys.executable, "-m", "semiseg.cli", *words], check=False)
-        done = [str(args.runs / n) for n in SETS if (args.runs / n / "table.csv").is_file()]
+        done = [str(path.parent) for path in sorted(args.runs.glob("test-*/table.csv"))]
         if done:
             subprocess.run([sys.executable, str(Path(__file__).parent / "collect.py"), args.table, *done], check=True)
 

@@ -16,6 +16,14 @@ from semiseg.task import make_task
 
 KINDS = ("multiclass", "binary", "multilabel")
 NAMES = {"multiclass": ("ground", "leaf", "stone"), "binary": ("cell",), "multilabel": ("alive", "dead")}
+# One generation, members of a training each, students from scratch: for tests of what happens within a generation.
+ONE = {"generations": 1, "patience": 1, "members_by": "seed", "start": "fresh"}
+ALONE = {key: value for key, value in ONE.items() if key != "members_by"}  # for programs of one teacher
+
+
+def words(program="im", basis=None, **more):
+    """What is typed after --set for that recipe and whatever else."""
+    return [f"{program}.{key}={value}" for key, value in {**(ONE if basis is None else basis), **more}.items()]
 
 
 def task_of(kind, loss="ce+dice"):
@@ -130,6 +138,17 @@ def write_folder(root, kind, labeled=6, unlabeled=5, val=3, size=24):
         side = size if i < unlabeled // 2 else size + 8
         save(root / f"unlabeled/{i:02d}.png", _bytes(draw(truth(kind, 1, side, 10 + i), 10 + i)[0]))
     return root
+
+
+def others(root, kind, seeds=(50, 70)):
+    """Masks of the unlabeled images of `write_folder` by a tool for each seed, as --committee takes them."""
+    for seed in seeds:
+        for i in range(5):
+            mask = truth(kind, 1, 24 if i < 2 else 32, seed + i)[0].numpy().astype(np.uint8)
+            planes = zip(NAMES[kind], mask * 255, strict=True) if kind == "multilabel" else [("", mask.squeeze())]
+            for name, plane in planes:
+                save(root / f"tool-{seed}" / name / f"{i:02d}.png", plane * (255 if kind == "binary" else 1))
+    return ",".join(str(root / f"tool-{seed}") for seed in seeds)
 
 
 def _bytes(image):

@@ -37,16 +37,18 @@ def readings(out):
 
 
 def test_from_a_request_to_a_page(ask, here):
-    request = ask("fixmatch", "im@members=2", seeds=2, labels=["4"])
+    one = "generations=1@members_by=seed@start=fresh"
+    request = ask("fixmatch", "im@members=2", f"im@members=2@{one}", seeds=2, labels=["4"])
     result = compare(request, "semiseg compare …", quiet=True, begin=here)
     out = request.out
-    assert result["failed"] == [] and len(here.started) == 2 * 5
+    assert result["failed"] == [] and len(here.started) == 2 * 6
     assert set(readings(out).values()) == {1}
     assert {r["commit"] for r in rows_of(out / "cells.csv")} == {commit()}
     table = {r["arm"]: r for r in rows_of(out / "table.csv")}
     base = "labels only"
-    assert list(table) == [base, f"{base}, best of 3 on val", f"{base}, average of 3 at prediction",
-                           f"{base}, 3× steps", "fixmatch", "im, members=2", "full labels"]  # fmt: skip
+    title = f"im, members=2, {one.replace('@', ', ')}"
+    assert list(table) == [base, f"{base}, best of 4 on val", f"{base}, average of 4 at prediction",
+                           f"{base}, 4× steps", "fixmatch", "im, members=2", title, "full labels"]  # fmt: skip
     for arm, row in table.items():
         assert row["n_seeds"] == "2" and row["n_images"] == "6" and row["split"] == "test"
         assert len(row["miou_per_seed"].split(";")) == 2 and float(row["miou"]) >= 0
@@ -58,12 +60,15 @@ def test_from_a_request_to_a_page(ask, here):
     said = evaluate_split(Model(run), request.data[0], "test")
     assert found == pytest.approx(said["metrics"]["miou"])
     assert not (run / "cache").exists()
-    taken = storage.read_json(out / "cells/binary-4-seed1-im-members=2/summary.json")["generations"][0]["members"]
-    theirs = storage.read_json(out / "cells/binary-4-seed1-committee-3/summary.json")["generations"][0]["members"]
+    theirs, taken, ends = (
+        storage.read_json(out / f"cells/binary-4-seed1-{cell}/summary.json")["generations"][0]["members"]
+        for cell in ("committee-4", f"im-members=2-{one.replace('@', '-')}", "im-members=2")
+    )
     assert [m["hash"] for m in taken] == [m["hash"] for m in theirs[:2]]
-    assert "labels only, average of 3 at prediction" in (out / "table.md").read_text()
+    assert ends[0]["hash"] == theirs[0]["hash"] and ends[1]["folder"].endswith("snapshot-0")  # the same training
+    assert "labels only, average of 4 at prediction" in (out / "table.md").read_text()
     assert any("im, members=2" in line for line in summary(result))
-    check_page((out / "compare.html").read_text(), 6)
+    check_page((out / "compare.html").read_text(), 7)
     go_on(request, here, out)
 
 

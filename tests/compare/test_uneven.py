@@ -14,7 +14,7 @@ from semiseg.errors import Refusal
 
 def test_without_baselines_labels_only_are_as_many_as_the_largest_generation_0(ask):
     """Nobody takes over more of them; snapshots and averages are of one training."""
-    for arm, first in (("im@members=2@generations=3", 2), ("im", 3), ("im@members_by=snapshots", 1),
+    for arm, first in (("im@members=2@members_by=seed", 2), ("im@members_by=folds@generations=1", 3), ("im", 1),
                        ("evalnet@members=4", 4), ("self_training", 1), ("fixmatch+im_moving", 1)):  # fmt: skip
         grid = plan(ask("fixmatch", arm, baselines="none", labels=["4"]))
         assert grid.models == first and f"committee.members={first}" in grid.cells[0].sets, arm

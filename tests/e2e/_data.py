@@ -13,6 +13,8 @@ from PIL import Image
 
 QUICK = ("--steps", 4, "--size", 16, "--batch", 2)
 PLAIN = ("--method", "supervised", *QUICK)
+# One generation of two members with a training each, students from scratch: where the recipe is not what is tested.
+ONE = ("--set", "im.members=2", "--set", "generations=1", "--set", "members_by=seed", "--set", "start=fresh")
 PALETTE = (10, 20, 30, 200, 0, 0, 0, 200, 0, 0, 0, 200)
 COLORS = {"ground": [40, 40, 40], "tree": [0, 200, 0], "sky": [0, 0, 200]}
 

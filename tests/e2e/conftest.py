@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _data import QUICK, make
+from _data import ONE, QUICK, make
 from _runner import Ended, Server
 
 
@@ -34,7 +34,7 @@ def trained(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         if key not in made:
             folder = tmp_path_factory.mktemp("trained")
             make(folder / "data", coding, channels=channels)
-            more = ("--set", "im.members=2") if method.endswith("im") else ()
+            more = ONE if method.endswith("im") else ()
             ended = server.run("train", "data", "--out", "run", "--method", method, *QUICK, *more, cwd=folder)
             assert ended.code == 0, ended.text
             made[key] = folder

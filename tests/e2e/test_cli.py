@@ -131,6 +131,7 @@ def test_the_next_commands_lead_from_check_to_a_mask(semiseg: Command, tmp_path:
     ended = semiseg(*following[1:], *QUICK, "--set", "im.members=2")
     assert ended.code == 0, ended.text
     summary = json.loads((tmp_path / "runs/my images/summary.json").read_text())
+    assert len(summary["generations"]) == 4 and summary["models_trained"] == 4
     assert summary["program"] == "im", "the unlabeled images are not used unless one asks for it"
     following = shlex.split(ended.out.rstrip().splitlines()[-1].removeprefix("Next: "))
     following[following.index("NEW_IMAGES")] = "my images/unlabeled"
@@ -186,13 +187,13 @@ def test_labels_size_and_resize_are_obeyed(semiseg: Command, tmp_path: Path) -> 
 
 def test_a_recipe_and_its_order_with_options(semiseg: Command, tmp_path: Path) -> None:
     make(tmp_path / "data", labeled=3)
-    (tmp_path / "recipe.yaml").write_text("method: supervised+im\nsteps: 2\nsize: 16\nlr: 1e-3\nim: {members: 2}\n")
+    (tmp_path / "recipe.yaml").write_text("method: supervised+im\nsteps: 4\nsize: 16\nlr: 1e-3\nim: {members: 2}\n")
     ended = semiseg(
-        "train", "data", "--out", "run", "--config", "recipe.yaml", "--steps", 1, "--set", "batch=2", "--json"
+        "train", "data", "--out", "run", "--config", "recipe.yaml", "--steps", 2, "--set", "batch=2", "--json"
     )
     assert ended.code == 0, ended.text
     config = json.loads((tmp_path / "run/run.json").read_text())["config"]
-    assert (config["program"], config["steps"], config["lr"], config["batch"]) == ("im", 1, 1e-3, 2)
+    assert (config["program"], config["steps"], config["lr"], config["batch"]) == ("im", 2, 1e-3, 2)
     assert config["program_args"]["members"] == 2
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _data import discs, make, picture, save
+from _data import ONE, discs, make, picture, save
 from _runner import Kill, Server, ends
 
 from semiseg import storage
@@ -98,7 +98,7 @@ class Run:
         seen = len(events(self.out))
         ended = self.server.run(
             "train", self.data.name, "--out", self.out.name, "--method", "im", "--steps", STEPS, "--size", 16,
-            "--batch", 2, "--set", "im.members=2", "--set", f"checkpoint_every={EVERY}", "--resume", "auto",
+            "--batch", 2, *ONE, "--set", f"checkpoint_every={EVERY}", "--resume", "auto",
             cwd=self.data.parent, kill=kill, watch=watch,
         )  # fmt: skip
         assert ended.code in (0, -signal.SIGKILL), ended.text

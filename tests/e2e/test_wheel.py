@@ -31,6 +31,6 @@ def test_the_wheel_installs_into_an_empty_environment_and_runs_the_demo(tmp_path
                OMP_NUM_THREADS="1")  # fmt: skip
     result = json.loads(said)
     names = [arm["name"] for arm in result["arms"]]
-    assert names[0] == "labels only" and names[-2:] == ["ensemble, generation 1", "im, generation 1"]
+    assert names[0] == "labels only" and names[-2:] == ["ensemble, generation 3", "im, generation 3"]
     page = tmp_path / result["report"]
     assert page.stat().st_size > 50_000 and "supervised+im" in page.read_text()

@@ -65,6 +65,12 @@ def test_a_path_may_hold_the_separator(tmp_path):
 
 def test_how_many_models_programs_train():
     assert Committee(members=5).models == 5
-    assert IM(members=3, generations=2, students=4).models == 10
+    assert IM(members=3, generations=2, students=4, members_by="seed").models == 10
+    assert IM(members=3, generations=2, students=4).models == 6  # snapshots are of one training
+    for name in ("im", "ensemble", "self_training", "input_ensemble"):
+        assert program_class(name)().models == 4, name  # a teacher for each of three generations, and a student
+    for name in ("im_plus", "im_plusplus", "aim_plus", "aim_plusplus", "evalnet"):
+        made = program_class(name)()
+        assert made.models == made.members * made.generations + 1, name
     assert program_class("").__call__().models == 1
     assert all(hasattr(program_class(name), "models") for name in PROGRAMS)

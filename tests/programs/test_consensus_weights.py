@@ -99,7 +99,7 @@ def test_whole_runs(folders, tmp_path, kind):
     """Both change the students and nothing of generation 0."""
     hashes, first = {}, {}
     for name, sets in {"im": [], "balance": ["balance=yes"], "doubt": ["doubt=0.3"]}.items():
-        made = semiseg.train(folders[kind], tmp_path / name, method="im", sets=sets, **SMALL)
+        made = semiseg.train(folders[kind], tmp_path / name, method="im", sets=[*tiny.words(), *sets], **SMALL)
         zero, one = made["generations"]
         first[name], hashes[name] = [m["hash"] for m in zero["members"]], one["members"][0]["hash"]
     assert first["im"] == first["balance"] == first["doubt"]

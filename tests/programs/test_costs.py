@@ -29,7 +29,8 @@ def mine(run):
 
 
 @pytest.mark.parametrize(("program", "trained", "asked", "sets"), [
-    ("im", 2 + 2 + 1, (2, 2), {"members": 2}), ("ensemble", 3 + 3 + 1, (3, 3), {"members": 3}),
+    ("im", 1 + 1 + 1, (2, 2), {"members": 2}), ("im", 2 + 2 + 1, (2, 2), {"members": 2, "members_by": "seed"}),
+    ("ensemble", 3 + 3 + 1, (3, 3), {"members": 3, "members_by": "seed"}),
     ("self_training", 1 + 1 + 1, (1, 1), {"members": 1}), ("input_ensemble", 1 + 1 + 1, (3, 3), {"views": 3}),
     ("evalnet", 2 + 2 + 1 + 1, (2, 2), {"members": 2, "threshold": 0.01}),
     ("im_plusplus", 2 + 2 + 1 + 1, (2, 2), {"members": 2, "grow": 0}),
@@ -73,9 +74,14 @@ def test_of_a_given_committee_its_networks_count(folders, tmp_path):
     member = tmp_path / "k/generation-0/member-1"
     given = ((0, masks), (1, [member, masks[0]]), (3, [tmp_path / "k"]))
     for networks, committee in given:
-        made = train(data, tmp_path / f"of-{networks}", "im", committee=",".join(map(str, committee)))
+        typed = ",".join(map(str, committee))
+        made = train(data, tmp_path / f"of-{networks}", "im", committee=typed, **tiny.ONE)
         assert made["images_forwarded"] == 4 * 2 + STUDENT + networks * UNLABELED  # labels only, a student
         assert made["models_trained"] == 2
+    made = train(data, tmp_path / "default", "im", committee=typed)
+    assert made["models_trained"] == 1 + 3 and made["images_forwarded"] == (
+        4 * 2 + 3 * STUDENT + (3 + 3 + 3) * UNLABELED  # the networks, then two times three snapshots
+    )
 
 
 def test_a_consensus_of_an_older_version_costs_nothing(folders, tmp_path):

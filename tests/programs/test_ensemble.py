@@ -16,7 +16,8 @@ from semiseg.programs.im import IM
 def test_it_differs_from_im_in_the_rule_alone(prepared, tmp_path):
     ours, masks = Ensemble(), IM()
     assert ours.rule() == Rule("mean") and masks.rule() == Rule()
-    assert (ours.members, ours.generations, ours.students) == (masks.members, masks.generations, masks.students)
+    for key in ("members", "members_by", "generations", "patience", "students", "start", "draw"):
+        assert getattr(ours, key) == getattr(masks, key), key
     for method in ("supervised", "fixmatch"):
         session = tiny.session(tmp_path, prepared("binary"), method=method)
         assert vars(ours.refiner(session)) == vars(masks.refiner(session))
@@ -52,7 +53,8 @@ def test_a_whole_run_trusts_every_pixel(folders, tmp_path):
         batch=2, unlabeled_batch=2, checkpoint_every=4, network="unet1x1:0.25", device="cpu", threads=1, workers=1,
         quiet=True,
     )  # fmt: skip
-    assert summary["name"] == "supervised+ensemble" and summary["arms"][-1]["name"] == "ensemble, generation 1"
-    stored = load(tmp_path / "run/generation-1/consensus")
-    assert (stored.planes[1] == 1).all() and (stored.planes[0] < 3).all()
+    assert summary["name"] == "supervised+ensemble" and summary["arms"][-1]["name"] == "ensemble, generation 3"
+    for generation in (1, 2, 3):
+        stored = load(tmp_path / f"run/generation-{generation}/consensus")
+        assert (stored.planes[1] == 1).all() and (stored.planes[0] < 3).all()
     assert (tmp_path / "run/report.html").is_file()

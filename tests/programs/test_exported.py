@@ -92,7 +92,7 @@ def test_what_export_refuses(tmp_path, monkeypatch):
 
 
 def test_a_file_that_differs_is_removed(folders, tmp_path, monkeypatch):
-    semiseg.train(folders["binary"], tmp_path / "run", **SMALL)
+    semiseg.train(folders["binary"], tmp_path / "run", sets=["im.members=2"], **SMALL)
     about = {**ABOUT, "classes": semiseg.load(tmp_path / "run").classes.to_json()}
     other = pixelwise_file(tmp_path / "other.onnx", about).read_bytes()
     monkeypatch.setattr(exported, "_bytes", lambda *_: other)
@@ -103,7 +103,7 @@ def test_a_file_that_differs_is_removed(folders, tmp_path, monkeypatch):
 
 def test_a_run_and_its_export_are_one_member(folders, tmp_path, monkeypatch):
     """Whatever the file is called; and `semiseg export` does not propose to ask both."""
-    semiseg.train(folders["binary"], tmp_path / "run", **SMALL)
+    semiseg.train(folders["binary"], tmp_path / "run", sets=["im.members=2"], **SMALL)
     model = semiseg.load(tmp_path / "run")
     about = {**ABOUT, "classes": model.classes.to_json(), "model": model.hash}
     path = pixelwise_file(tmp_path / "m.onnx", about)

@@ -75,7 +75,7 @@ def test_training_with_a_given_committee(kind, folders, tmp_path):
     run = tmp_path / "run"
     paths = two(tmp_path, kind)
     summary = semiseg.train(folders[kind], run, method="im", committee=",".join(paths), **SMALL)
-    assert [a["name"] for a in summary["arms"]] == ["labels only", "im, generation 1"]
+    assert [a["name"] for a in summary["arms"]] == ["labels only", *(f"im, generation {g}" for g in (1, 2, 3))]
     assert [m["folder"] for m in summary["generations"][0]["members"]] == ["baseline"]
     assert not (run / "generation-0").exists() and summary["baseline"] == "baseline"
     ranked = (run / "label_next.csv").read_text().splitlines()[1:]
@@ -96,7 +96,8 @@ def flat(folder, values):
 
 def test_a_mask_that_covers_an_image_teaches_nothing_and_breaks_nothing(folders, tmp_path):
     committee = f"{flat(tmp_path / 'one', [1] * 5)},{flat(tmp_path / 'two', [1] + 4 * [2])}"
-    summary = semiseg.train(folders["multiclass"], tmp_path / "run", method="im", committee=committee, **SMALL)
+    options = {**SMALL, "method": "im", "sets": tiny.words()}
+    summary = semiseg.train(folders["multiclass"], tmp_path / "run", committee=committee, **options)
     text = " ".join(summary["warnings"])
     assert "4 of 5" in text and "No member of the committee predicts class 0" in text
     assert "The given committee disagrees on 80% of the pixels: do all" in text and "hardly trained" not in text
@@ -154,7 +155,7 @@ def test_what_is_no_committee(folders, tmp_path):
 @pytest.fixture(scope="module")
 def run(folders, tmp_path_factory):
     folder = tmp_path_factory.mktemp("given") / "run"
-    semiseg.train(folders["binary"], folder, method="im", sets=["im.members=2"], **SMALL)
+    semiseg.train(folders["binary"], folder, method="im", sets=tiny.words(members=2), **SMALL)
     return folder
 
 
@@ -213,7 +214,9 @@ def test_agreement_counts_the_given_members(prepared, tmp_path):
         ready(session, IM(agreement=6).rule())
     with pytest.raises(Refusal, match=r"im\.agreement is 4\. Expected: 0, or 2 to 3"):
         IM(agreement=4).fits(tiny.session(tmp_path / "none", data).data.config)
-    IM(agreement=6).fits(session.data.config)  # whose number `ready` knows
+    IM(agreement=6, generations=1).fits(session.data.config)  # whose number `ready` knows
+    with pytest.raises(Refusal, match=r"im\.agreement is 6\. Expected: 0, or 2 to 3"):
+        IM(agreement=6).fits(session.data.config)  # the committees of later generations are im's own
 
 
 def test_what_to_label_next_is_never_ranked_by_a_constant(prepared, tmp_path):

@@ -28,7 +28,13 @@ def refiner(prepared, tmp_path, method="supervised", **arguments):
 
 def test_defaults():
     im = IM()
-    assert (im.members, im.generations, im.students) == (3, 1, 1) and im.rule() == Rule()
+    assert (im.members, im.generations, im.students) == (3, 3, 1) and im.rule() == Rule()
+    assert (im.members_by, im.patience, im.start, im.draw) == ("snapshots", 3, "warm", "even") and im.models == 4
+    fresh = IM(preset="paper")
+    assert (fresh.members_by, fresh.generations, fresh.patience, fresh.start) == ("seed", 1, 1, "fresh")
+    typed = IM(members_by="folds", generations=2, patience=1, start="fresh")
+    assert (typed.members_by, typed.generations, typed.patience, typed.start) == ("folds", 2, 1, "fresh")
+    assert IM(networks="unet1x1,unet").members_by == "seed"  # snapshots are of one network
     assert program_class("im") is IM and set(PROGRAMS) >= {"im", "ensemble"}
 
 
@@ -85,7 +91,8 @@ def test_supervised_has_no_belief_to_refine_online(prepared, tmp_path, folders):
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
-        ("im.members=1", "at least 2"), ("im.generations=0", "at least 1"), ("im.students=0", "at least 1"),
+        ("im.members=1", "at least 2"), ("im.generations=-1", "at least 1"), ("im.students=0", "at least 1"),
+        ("im.patience=-1", "at least 1"), ("im.members_by=snapshot", "Did you mean 'snapshots'"),
         ("im.preset=papr", "Did you mean 'paper'"), ("im.route=onlin", "Did you mean 'online'"),
         ("im.gate=foregrund", "Did you mean 'foreground'"), ("im.draw=pol", "Did you mean 'pool'"),
         ("im.member=3", "Did you mean 'im.members'"),
@@ -135,12 +142,15 @@ def test_a_whole_run(kind, folders, prepared, tmp_path):
     assert summary["classes"] == list(names)
     assert summary["counts"]["labeled"] == 6 and summary["counts"]["unlabeled"] == 5 and summary["counts"]["val"] == 3
     arms = [a["name"] for a in summary["arms"]]
-    assert arms == ["labels only", "average of 3 at prediction", "im, generation 1"]
-    assert [len(g["members"]) for g in summary["generations"]] == [3, 1]
-    first = summary["generations"][0]
-    assert 0 <= first["inconsistent_share"] <= 1 and set(first["inconsistent_per_class"]) == set(names)
-    assert summary["model"]["folder"] in ("generation-0/member-0", "generation-1/member-0")
-    assert summary["committee"] == [f"generation-0/member-{i}" for i in range(3)]
+    assert arms == ["labels only", "average of 3 at prediction", *(f"im, generation {g}" for g in (1, 2, 3))]
+    assert [len(g["members"]) for g in summary["generations"]] == [3, 3, 3, 1] and summary["models_trained"] == 4
+    for row in summary["generations"][:3]:
+        assert 0 <= row["inconsistent_share"] <= 1 and set(row["inconsistent_per_class"]) == set(names)
+    shots = [[f"generation-{g}/member-0{s}" for s in ("", "/snapshot-0", "/snapshot-1")] for g in range(3)]
+    assert [[m["folder"] for m in g["members"]] for g in summary["generations"][:3]] == shots
+    assert [[m["steps"] for m in g["members"]] for g in summary["generations"]] == [*3 * [[8, 5, 7]], [8]]
+    assert summary["model"]["folder"] in (*(of[0] for of in shots), "generation-3/member-0")
+    assert summary["committee"] in shots
     html = (run / "report.html").read_text()
     assert "</html>" in html and len(html) > 5000
     with (run / "label_next.csv").open() as file:
@@ -149,6 +159,17 @@ def test_a_whole_run(kind, folders, prepared, tmp_path):
     scores = [float(r["score"]) for r in rows]
     assert scores == sorted(scores, reverse=True) and all(r["path"].endswith(".png") for r in rows)
     assert json.loads((run / "run_state.json").read_text())["status"] == "finished"
+    assert len({result(run, f"generation-{g}/member-0")["first_batch"] for g in range(4)}) == 1  # the same labels
+
+
+def test_a_whole_run_of_one_generation(folders, tmp_path):
+    run = tmp_path / "run"
+    summary = semiseg.train(folders["multiclass"], run, method="im", sets=tiny.words(), **SMALL)
+    arms = [a["name"] for a in summary["arms"]]
+    assert arms == ["labels only", "average of 3 at prediction", "im, generation 1"]
+    assert [len(g["members"]) for g in summary["generations"]] == [3, 1]
+    assert summary["model"]["folder"] in ("generation-0/member-0", "generation-1/member-0")
+    assert summary["committee"] == [f"generation-0/member-{i}" for i in range(3)]
     streams = [result(run, f)["first_batch"] for f in (*summary["committee"], "generation-1/member-0")]
     assert streams[0] == streams[3] and len(set(streams)) == 3  # a member and its student see the same labels
 
@@ -178,7 +199,9 @@ def test_the_papers_preset_in_a_whole_run(kind, folders, tmp_path):
 def test_a_student_starts_where_the_model_of_labels_alone_started(folders, tmp_path):
     """Training that changes nothing (a rate of 1e-8) leaves the initial weights to compare."""
     options = {**SMALL, "steps": 1, "lr": 1e-8, "weight_decay": 0}
-    semiseg.train(folders["binary"], tmp_path / "r", method="im", sets=["im.members=2", "lr_warmup=0"], **options)
+    semiseg.train(
+        folders["binary"], tmp_path / "r", method="im", sets=[*tiny.words(members=2), "lr_warmup=0"], **options
+    )
     teacher, other, student = (
         read_tensors(tmp_path / f"r/generation-{m}/final/weights.safetensors")["last.weight"]
         for m in ("0/member-0", "0/member-1", "1/member-0")
@@ -201,7 +224,7 @@ def test_a_committee_that_agrees_on_nothing_teaches_nobody(prepared, tmp_path, m
     nothing = Stored(planes, 1.0, dict.fromkeys(data.task.names, 1.0), rows)
     monkeypatch.setattr(IM, "opinion", lambda *_: nothing)
     session = tiny.session(tmp_path, data, steps=1, eval_every=1)
-    outcome, promoted = run_program(session, IM(members=2, generations=3))
+    outcome, promoted = run_program(session, IM(**{**tiny.ONE, "generations": 3}, members=2))
     assert promoted == [True] and outcome.model.generation == 0 and "agrees on nothing" in outcome.why
     assert any("agrees on no pixel" in w for w in session.warnings) and len(session.members) == 2
 
@@ -209,7 +232,7 @@ def test_a_committee_that_agrees_on_nothing_teaches_nobody(prepared, tmp_path, m
 def test_a_generation_that_is_not_better_is_never_shipped(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(_generations, "judge", lambda *_: (False, "worse"))
     session = tiny.session(tmp_path, prepared("binary"), steps=1, eval_every=1)
-    outcome, promoted = run_program(session, IM(members=2, generations=3, students=1))
+    outcome, promoted = run_program(session, IM(**{**tiny.ONE, "generations": 3}, members=2, students=1))
     assert promoted == [True, False] and outcome.model.folder == "generation-0/member-0" and "worse" in outcome.why
     assert [m.folder for m in outcome.committee] == ["generation-0/member-0", "generation-0/member-1"]
 
@@ -217,13 +240,12 @@ def test_a_generation_that_is_not_better_is_never_shipped(prepared, tmp_path, mo
 def test_a_better_one_becomes_the_committee(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(_generations, "judge", lambda *_: (True, "better"))
     session = tiny.session(tmp_path, prepared("multiclass"), steps=1, eval_every=1)
-    outcome, promoted = run_program(session, IM(members=2, generations=2, students=1))
+    program = {**tiny.ONE, "members": 2, "generations": 2}
+    outcome, promoted = run_program(session, IM(**program, students=1))
     assert promoted == [True, True, True] and outcome.model.folder == "generation-2/member-0"
     assert [len(g["members"]) for g in session.generations] == [2, 2, 1]
     assert [m.folder for m in outcome.committee] == ["generation-1/member-0", "generation-1/member-1"]
-    again, _ = run_program(
-        tiny.session(tmp_path, prepared("multiclass"), steps=1, eval_every=1), IM(members=2, generations=2)
-    )
+    again, _ = run_program(tiny.session(tmp_path, prepared("multiclass"), steps=1, eval_every=1), IM(**program))
     assert again.model.result == outcome.model.result  # everything was found, nothing trained again
 
 
@@ -231,11 +253,11 @@ def test_patience_trains_on_after_a_generation_that_failed(prepared, tmp_path, m
     answers = iter([(False, "worse"), (True, "better"), (False, "worse"), (False, "worse"), (True, "never asked")])
     monkeypatch.setattr("semiseg.programs._generations.judge", lambda *a: next(answers))
     session = tiny.session(tmp_path, prepared("binary"), steps=1, eval_every=1)
-    outcome, promoted = run_program(session, IM(members=2, generations=6, patience=2))
+    outcome, promoted = run_program(session, IM(**{**tiny.ONE, "generations": 6, "patience": 2}, members=2))
     assert promoted == [True, False, True, False, False] and outcome.model.generation == 2
     assert "not better" in outcome.why
-    with pytest.raises(Refusal, match=r"im\.patience is 0"):
-        IM(patience=0)
+    with pytest.raises(Refusal, match=r"im\.patience is -1"):
+        IM(patience=-1)
 
 
 def test_without_unlabeled_images(prepared, tmp_path):
@@ -259,5 +281,5 @@ def test_the_mask_is_what_students_are_taught_with(prepared, tmp_path, monkeypat
 
     monkeypatch.setattr(InconsistencyMask, "__call__", spy)
     session = tiny.session(tmp_path, prepared("multiclass"), steps=3)
-    IM(members=2).run(session)
+    IM(**tiny.ONE, members=2).run(session)
     assert len(seen) == 3 and sum(seen) > 0  # the student's three steps, no member's

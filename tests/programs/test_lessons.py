@@ -13,8 +13,8 @@ from semiseg.data.sampler import Drawing
 from semiseg.errors import Refusal
 from semiseg.inconsistency import InconsistencyMask
 from semiseg.networks.base import parameters_count
-from semiseg.programs._recipes import PAPER
 from semiseg.programs._lessons import grown, noise, noised, pooled, rows_of, school
+from semiseg.programs._recipes import PAPER
 from semiseg.programs._tasks import ExtraClass, Weighted
 from semiseg.programs.consensus import Rule, Stored, consensus, load
 from semiseg.programs.im import IM

@@ -133,13 +133,13 @@ def test_folds_of_a_small_set_use_all_labels(folders, tmp_path):
     shutil.copytree(folders["binary"], data)
     shutil.rmtree(data / "val")
     run = tmp_path / "run"
-    summary = semiseg.train(data, run, method="im", sets=["members_by=folds", "students=3"], **SMALL)
+    summary = semiseg.train(data, run, method="im", sets=tiny.words(members_by="folds", students=3), **SMALL)
     assert summary["val_source"] == "folds" and summary["counts"]["labeled"] == 6 and summary["counts"]["val"] == 0
     pooled = summary["generations"][0]["out_of_fold"]
     assert [a["name"] for a in summary["arms"]] == ["labels only", "im, generation 1"]
     assert summary["arms"][0]["val"] == pooled  # three students: everything is pooled over all labels
     assert summary["arms"][1]["val"]["miou"] is not None and "each member" in (run / "report.html").read_text()
-    alone = semiseg.train(data, tmp_path / "alone", method="im", sets=["members_by=folds"], **SMALL)
+    alone = semiseg.train(data, tmp_path / "alone", method="im", sets=tiny.words(members_by="folds"), **SMALL)
     first = alone["generations"][0]["members"][0]
     assert alone["arms"][0]["val"] == first["val"]  # one student: on fold 0, as its rival
     assert summary["scored"] == {"on": "held-out labels", "images": 6} and alone["scored"]["images"] == 2
@@ -175,8 +175,9 @@ def weights(run, folder):
 
 def test_snapshots_are_the_model_at_moments_of_its_second_half(prepared, tmp_path):
     session = tiny.session(tmp_path / "a", prepared("binary"), steps=8, eval_every=8, schedule="constant")
-    outcome = IM(members=3, members_by="snapshots").run(session)
-    assert len(outcome.committee) == 3 and IM(members=3, members_by="snapshots").models == 2
+    program = IM(**{**tiny.ONE, "members_by": "snapshots"}, members=3)
+    outcome = program.run(session)
+    assert len(outcome.committee) == 3 and program.models == 2
     rows = session.generations[0]["members"]
     assert [(m["folder"], m["steps"]) for m in rows] == [
         ("generation-0/member-0", 8), ("generation-0/member-0/snapshot-0", 5), ("generation-0/member-0/snapshot-1", 7),
@@ -191,7 +192,11 @@ def test_snapshots_are_the_model_at_moments_of_its_second_half(prepared, tmp_pat
 
 def test_snapshots_need_steps(prepared, tmp_path):
     with pytest.raises(Refusal, match="too few for 3 snapshots"):
-        IM(members_by="snapshots").run(tiny.session(tmp_path, prepared("binary"), steps=5))
+        IM().run(tiny.session(tmp_path, prepared("binary"), steps=2))
+    session = tiny.session(tmp_path / "few", prepared("binary"), steps=3, eval_every=3)
+    Committee(members=3, members_by="snapshots").run(session)
+    rows = session.generations[0]["members"]
+    assert [m["steps"] for m in rows] == [3, 1, 2] and len({m["hash"] for m in rows}) == 3
 
 
 def test_committees_of_every_kind_train_without_unlabeled_images(prepared, tmp_path):

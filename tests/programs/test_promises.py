@@ -47,7 +47,7 @@ def plain(prepared, tmp_path_factory):
 def run(name, folder, data, given=(), **config):
     """Two members at most and one generation of three steps: the shipped model, and the session."""
     cls = program_class(name)
-    few = {k: v for k, v in {"members": 2, "generations": 1}.items() if k in arguments(cls)}
+    few = {k: v for k, v in {"members": 2, **tiny.ONE}.items() if k in arguments(cls)}
     few |= {"threshold": 1.0} if name == "evalnet" else {}  # one image; an untrained judge would keep all as they are
     config = {"steps": 3, "eval_every": 3, "program": name, "baseline": False, **config}
     session = tiny.session(folder, data, **config)

@@ -61,7 +61,7 @@ def test_a_run_is_promoted_by_it_and_says_each_warning_once(folders, tmp_path, m
 
     monkeypatch.setattr(_generations, "every_image", scores)
     monkeypatch.setattr(_generations, "collapse", lambda *_: 2 * ["Said twice."])
-    summary = semiseg.train(folders["binary"], tmp_path / "run", method="im", sets=["im.members=2"], **SMALL)
+    summary = semiseg.train(folders["binary"], tmp_path / "run", method="im", sets=tiny.words(members=2), **SMALL)
     last = summary["generations"][-1]
     assert last["promoted"] and last["why"] == "iou_per_image on val 0.5000 → 0.6000"
     assert summary["arms"][-1]["val"]["miou"] is not None  # the table keeps METRICS

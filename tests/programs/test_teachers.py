@@ -68,7 +68,7 @@ def test_students_are_noised(prepared, tmp_path):
 @pytest.mark.parametrize(("cls", "arguments", "text"), [
     (NoisyStudent, {"members": 0}, r"noisy_student\.members is 0"), (NoisyStudent, {"grow": 9.0}, "0 to 8"),
     (NoisyStudent, {"share": 2.0}, r"noisy_student\.share"), (InputEnsemble, {"views": 1}, "2 to 8"),
-    (InputEnsemble, {"views": 9}, "2 to 8"), (InputEnsemble, {"generations": 0}, "at least 1"),
+    (InputEnsemble, {"views": 9}, "2 to 8"), (InputEnsemble, {"generations": -1}, "at least 1"),
 ])  # fmt: skip
 def test_wrong_arguments(cls, arguments, text):
     with pytest.raises(Refusal, match=text) as refused:
@@ -107,7 +107,7 @@ def test_eight_views_that_differ_and_come_back(turn):
 def test_the_mean_over_views_is_what_is_taught(prepared, tmp_path):
     data = prepared("multiclass")
     session = tiny.session(tmp_path, data, steps=1, eval_every=1)
-    InputEnsemble(views=4).run(session)
+    InputEnsemble(**tiny.ALONE, views=4).run(session)
     planes = load(tmp_path / "generation-1/consensus").planes
     network, store = session.load(session.members[0]), data.unlabeled
     assert (planes[1] == 1).all()
