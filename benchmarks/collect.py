@@ -1,6 +1,8 @@
 """One CSV of several comparisons: python benchmarks/collect.py results/methods_small.csv runs/small-isic runs/small-camvid
 
-Rows are those of their table.csv; the folder of a command's --out is written as RUNS, its data folders as DATA.
+Rows are those of their table.csv, and of their pairs.csv in a file beside it (…_pairs.csv). Sets that are not named keep what they
+have, for the folders of an experiment need not outlive it. The folder of a command's --out is written as RUNS, its data folders
+as DATA.
 """
 
 from __future__ import annotations
@@ -18,16 +20,23 @@ def plain(command: str) -> str:
     return re.sub(r"(?<= )\S*/([\w.-]+)(?= --methods)", r"DATA/\1", command)
 
 
+def collect(out: Path, runs: list[Path], source: str) -> None:
+    """Rows of `source` of every run take the place of those that `out` has of the same set and number of labels."""
+    found = [{**row, "command": plain(row["command"])} if "command" in row else row
+             for run in runs for row in read(run / source)]  # fmt: skip
+    new = {(row["data"], row["labels"]) for row in found}
+    rows = [row for row in read(out) if (row["data"], row["labels"]) not in new] + found
+    write(out, rows)
+    print(f"{out}: {len(rows)} rows")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("runs", type=Path, nargs="*")
     args = parser.parse_args()
-    rows: list[dict[str, str]] = []
-    for run in args.runs:
-        rows += [{**row, "command": plain(row["command"])} for row in read(run / "table.csv")]
-    write(args.out, rows)
-    print(f"{args.out}: {len(rows)} rows")
+    collect(args.out, args.runs, "table.csv")
+    collect(args.out.with_stem(f"{args.out.stem}_pairs"), args.runs, "pairs.csv")
 
 
 if __name__ == "__main__":

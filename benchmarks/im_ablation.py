@@ -182,6 +182,9 @@ def main() -> None:
         else:
             table = args.results / "im_ablation.csv"
             rows = collect(args.runs, table)
+            if args.stage == "confirm":
+                every = args.results / "im_generations.csv"
+                write(every, kept(every, generations(args.runs, "confirm")))
             print_means(r for r in rows if f"{r['stage']}-{r['data']}-{r['steps']}" == request.out.name)
         write(table, rows)
         print(f"{request.out}: {len(rows)} rows in {table}", flush=True)

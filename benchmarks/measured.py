@@ -91,7 +91,8 @@ def figures(cell: Cell) -> dict[str, Any]:
 def kept(table: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows, and those of `table` that are of other cells: their folders may be gone, what they measured is not."""
     mine = {_named(r) for r in rows}
-    old = [{**r, **{k: float(r[k]) if r[k] else None for k in SCORES}} for r in read(table) if _named(r) not in mine]
+    old = [{**r, **{k: float(r[k]) if r[k] else None for k in SCORES if k in r}} for r in read(table)]
+    old = [r for r in old if _named(r) not in mine]
     return sorted([*rows, *old], key=lambda r: (*_named(r)[:4], int(r["seed"])))
 
 

@@ -37,13 +37,13 @@ svg { font-family: system-ui, sans-serif; --ink: #1b2027; --quiet: #5a6472; --li
 """
 
 
-def generations(runs: Path) -> list[dict[str, Any]]:
+def generations(runs: Path, stage: str = "stability") -> list[dict[str, Any]]:
     """One row for each generation of each finished cell of the stage.
 
     labels only has generation 0 alone; of its many models the first two are noted, with which every arm began.
     """
     rows = []
-    for cell in measured(runs, ("stability",)):
+    for cell in measured(runs, (stage,)):
         for made in cell.summary["generations"]:
             values = [miou(m["val"]) for m in made["members"][:2]]
             known = [v for v in values if v is not None]

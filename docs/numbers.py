@@ -1,6 +1,7 @@
 """Writes our own numbers into docs/, from results/*.csv: after `<!-- numbers: NAME -->` on a method's page, and where a page
 has `<!-- table: FILE.csv -->`, up to `<!-- end -->`, all arms of a comparison; with `<!-- ablation: STAGE -->` those of a
-stage of im_ablation.csv; with `<!-- label_next: SPLIT -->` the rankings of label_next_summary.csv.
+stage of im_ablation.csv; with `<!-- pairs: FILE.csv ARM -->` what an arm is above every other; with
+`<!-- label_next: SPLIT -->` the rankings of label_next_summary.csv.
 
 python docs/numbers.py            write them
 python docs/numbers.py --check    exit 1 when a page is not what it would write
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 TABLES = ("methods_small.csv",)
 TABLE = re.compile(r"(<!-- table: ((?:methods_\w+|does_it_help)\.csv) -->\n).*?(?=<!-- end -->)", re.S)
 ABLATION = re.compile(r"(<!-- ablation: (\w+) -->\n).*?(?=<!-- end -->)", re.S)
+PAIRS = re.compile(r"(<!-- pairs: (does_it_help_pairs\.csv) (\w+) -->\n).*?(?=<!-- end -->)", re.S)
 NEXT = re.compile(r"(<!-- label_next: (\w+) -->\n).*?(?=<!-- end -->)", re.S)
 MARK = re.compile(r"(<!-- numbers: (\w+) -->\n).*?(?=\n## |\Z)", re.S)
 
@@ -76,10 +78,32 @@ def overview(table: str) -> str:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     sets = list(dict.fromkeys((row["data"], row["labels"]) for row in rows))
-    cell = {((r["data"], r["labels"]), r["arm"]): f"{number(r['miou'])}, {change(r)}" for r in rows}
+    share = closed if table.startswith("does_it_help") else lambda row: ""
+    cell = {((r["data"], r["labels"]), r["arm"]): f"{number(r['miou'])}, {change(r)}{share(r)}" for r in rows}
+    return grid("arm", sets, cell)
+
+
+def closed(row: dict[str, str]) -> str:
+    """The share of the gap to full labels, where there is one."""
+    return f", {float(row['gap_recovered']):.0%}" if row.get("gap_recovered") else ""
+
+
+def pairs(table: str, arm: str) -> str:
+    """A line per rival, a column per data set: an arm's difference to it with its interval."""
+    path = ROOT / "results" / table
+    if not path.is_file():
+        return ""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["arm"] == arm]
+    sets = list(dict.fromkeys((row["data"], row["labels"]) for row in rows))
+    return grid(f"{arm} above", sets, {((r["data"], r["labels"]), r["rival"]): change(r) for r in rows})
+
+
+def grid(corner: str, sets: list[tuple[str, str]], cell: dict[tuple[tuple[str, str], str], str]) -> str:
+    """Arms down, sets across."""
     heads = [data if labels == "all" else f"{data}, {labels} labels" for data, labels in sets]
-    lines = [f"\n| arm | {' | '.join(heads)} |", "|---" * (len(sets) + 1) + "|"]
-    for arm in dict.fromkeys(row["arm"] for row in rows):
+    lines = [f"\n| {corner} | {' | '.join(heads)} |", "|---" * (len(sets) + 1) + "|"]
+    for arm in dict.fromkeys(arm for _, arm in cell):
         lines.append(f"| {arm} | {' | '.join(cell.get((place, arm), '–') for place in sets)} |")
     return "\n".join(lines) + "\n\n"
 
@@ -150,6 +174,7 @@ def pages() -> dict[Path, str]:
         text = path.read_text(encoding="utf-8")
         text = MARK.sub(lambda match: match[1] + said(match[2]), text)
         text = TABLE.sub(lambda match: match[1] + overview(match[2]), text)
+        text = PAIRS.sub(lambda match: match[1] + pairs(match[2], match[3]), text)
         text = NEXT.sub(lambda match: match[1] + rankings(match[2]), text)
         found[path] = ABLATION.sub(lambda match: match[1] + ablation(match[2]), text)
     return found
