@@ -1,8 +1,8 @@
 """One CSV of several comparisons: python benchmarks/collect.py results/methods_small.csv runs/small-isic runs/small-camvid
 
-Rows are those of their table.csv, and of their pairs.csv in a file beside it (…_pairs.csv). Sets that are not named keep what they
-have, for the folders of an experiment need not outlive it. The folder of a command's --out is written as RUNS, its data folders
-as DATA.
+Rows are those of their table.csv, and of their pairs.csv in a file beside it (…_pairs.csv). Sets that are not named keep
+what they have, for the folders of an experiment need not outlive it. The folder of a command's --out is written as RUNS,
+its data folders as DATA.
 """
 
 from __future__ import annotations

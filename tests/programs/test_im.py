@@ -32,9 +32,15 @@ def test_defaults():
     assert (im.members_by, im.patience, im.start, im.draw) == ("snapshots", 3, "warm", "even") and im.models == 4
     fresh = IM(preset="paper")
     assert (fresh.members_by, fresh.generations, fresh.patience, fresh.start) == ("seed", 1, 1, "fresh")
-    typed = IM(members_by="folds", generations=2, patience=1, start="fresh")
-    assert (typed.members_by, typed.generations, typed.patience, typed.start) == ("folds", 2, 1, "fresh")
-    assert IM(networks="unet1x1,unet").members_by == "seed"  # snapshots are of one network
+    for apart in ({"members_by": "folds"}, {"members_by": "seed"}, {"networks": "unet1x1,unet"}):
+        im = IM(**apart)  # members with a training each: a recipe of its own
+        assert (im.members_by, im.generations, im.patience, im.start, im.models) == (
+            apart.get("members_by", "seed"), 1, 1, "fresh", 4,
+        )  # fmt: skip
+    typed = {"members_by": "folds", "generations": 2, "patience": 3, "start": "warm"}
+    assert {key: getattr(IM(**typed), key) for key in typed} == typed
+    typed = {"members_by": "snapshots", "generations": 2, "patience": 1, "start": "fresh"}
+    assert {key: getattr(IM(**typed), key) for key in typed} == typed
     assert program_class("im") is IM and set(PROGRAMS) >= {"im", "ensemble"}
 
 

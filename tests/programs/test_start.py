@@ -71,6 +71,7 @@ def test_by_default_students_go_on(prepared, tmp_path, starts, program):
     "program",
     [
         IM(members=2, start="fresh"),
+        IM(members=2, members_by="folds", generations=2, patience=2),
         IM(members=2, preset="paper"),
         NoisyStudent(),
         IMPlus(members=2),
@@ -86,7 +87,7 @@ def test_the_first_go_on_from_labels_alone_after_a_given_committee(prepared, tmp
     found = trained(IM(members=2, start="warm"), starts, tmp_path / "one", data, committee=given)
     assert found == ["baseline", *ENDS[1:]]
     starts.clear()
-    program = IM(members=2, members_by="seed", generations=2, students=3, start="warm")
+    program = IM(members=2, members_by="seed", generations=2, patience=2, students=3, start="warm")
     assert trained(program, starts, tmp_path / "many", data, committee=given) == [
         "baseline", "baseline", "generation-1/member-0", "generation-1/member-1", "generation-1/member-0"
     ]  # fmt: skip
