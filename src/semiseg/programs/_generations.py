@@ -35,7 +35,7 @@ FIRST = "generation-1/consensus"  # the opinion of generation 0, or of a given c
 
 
 class Generations(Program):
-    """members: models of generation 0. generations: how often students are taught. students: models of the last one.
+    """members: models of a committee. generations: how often students are taught. students: models of the last generation.
 
     members_by: what sets members apart. seed: initialisation and order. folds: each learns from all labels but its own
     fold of them. bootstrap: from labels drawn with replacement. snapshots: one model at several moments of its training.
@@ -43,9 +43,9 @@ class Generations(Program):
     more are trained; the best is shipped all the same. A committee given by --committee takes the place of generation 0's.
     preset: default, or paper, which trains as the paper does (`PAPER`) where nobody says otherwise. share: of the steps in
     which the consensus is the target; 0 = all for supervised, half of them for other methods. draw: even (1:1 with labeled
-    images), or pool (every image counts as much, batches of --batch in all).
-    start: students begin fresh, where labels only did, or warm: with the weights of the generation before, each with those
-    of the member in its place (of labels only after a given committee). What is left empty is the preset's (`recipes`).
+    images), or pool (every image counts as much, batches of --batch in all). start: students begin fresh, where labels only
+    did, or warm: with the weights of the generation before, each with those of the member in its place; labels only is then
+    one training of as many steps as theirs in a row. What is left empty is the preset's (`recipes`).
     Subclasses say what the committee's opinions become (`rule`) and what students make of it (`refiner`).
     """
 
@@ -209,22 +209,20 @@ class Generations(Program):
         session.share_out(self.members, self.members_by, self.networks)
         if config.committee and not storage.is_sealed(session.run / FIRST):
             ready(session, self.rule())  # what is wrong with it is said before anything is trained
-        base = baseline(session)
-        if config.committee:
-            if base is None:
-                base = session.train(0, 0, "labels only", method="supervised", folder="baseline", whole=True)
-                session.add_arm("labels only", base.folder, base.val)
+        base = baseline(session, self._in_a_row(session), always=bool(config.committee))
+        if base and config.committee:
             session.add_generation(0, [base], True, f"trained on the labels; the committee is {config.committee}")
             return [base], base
         committee = self._train(session, 0)
         session.add_generation(0, committee, True, "trained on the labels")
-        base = base or (committee[0] if config.method == "supervised" else None)
+        base = base or (committee[0] if config.method == "supervised" and self._in_a_row(session) == 1 else None)
         self._arms(session, committee, base)
         return committee, base
 
     def _train(self, session: Session, generation: int, before: Sequence[Member] = (), **teaching: Any) -> list[Member]:
         """The models of a generation; the last one is no committee: it has `students` of them, who learn from all labels."""
         last = generation == self.generations
+        before = () if generation == 1 and session.data.config.committee else before  # which has no weights of ours
         by_moment = self.members_by == "snapshots" and not last
         count = 1 if by_moment else self.students if last else self.members
         each = [{"title": self._title(generation, i, count), **teaching} for i in range(count)]
@@ -234,11 +232,13 @@ class Generations(Program):
             return session.snapshots(generation, self.members, **each[0])
         return [session.train(generation, i, whole=last, **own) for i, own in enumerate(each)]
 
+    def _in_a_row(self, session: Session) -> int:
+        """Trainings that the last student's weights have gone through."""
+        return self.generations + (not session.data.config.committee) if self.start == "warm" else 1
+
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
-        method = session.data.config.method
-        name = "labels only" if base is committee[0] else method
-        session.add_arm(name, committee[0].folder, self._scored(session, committee, committee[0]).val)
-        best = session.best(committee)
+        first, best = committee[0], session.best(committee)
+        session.add_arm(self._plain(session, first, base), first.folder, self._scored(session, committee, first).val)
         if session.selectable():
             session.add_arm(f"best of {len(committee)} on val", best.folder, best.val)
         if session.folded:
@@ -246,6 +246,11 @@ class Generations(Program):
         elif len(session.data.val):
             average = session.evaluate(*[session.load(m) for m in committee])
             session.add_arm(f"average of {len(committee)} at prediction", "", average)
+
+    def _plain(self, session: Session, first: Member, base: Member | None) -> str:
+        """What generation 0's first model is called."""
+        method = session.data.config.method
+        return "labels only" if base is first else f"{method}, generation 0" if self._in_a_row(session) > 1 else method
 
     def _scored(self, session: Session, group: list[Member], member: Member) -> Member:
         """The member with the score that is compared. With folds it is pooled over those that all generations have."""
@@ -256,7 +261,7 @@ class Generations(Program):
     def _both(self, session: Session) -> int:
         """Folds that all generations and the labels-only baseline have."""
         config = session.data.config
-        alone = config.method != "supervised" or config.committee  # beside a baseline on fold 0
+        alone = config.method != "supervised" or config.committee or self._in_a_row(session) > 1  # baseline: fold 0
         return 1 if alone else min(self.members, self.students)
 
     def _compared(self, session: Session, group: list[Member], member: Member) -> Member:

@@ -47,8 +47,7 @@ class OneTeacher(Generations):
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
         if len(committee) > 1:
             return super()._arms(session, committee, base)
-        title = "labels only" if base is committee[0] else session.data.config.method
-        session.add_arm(title, committee[0].folder, committee[0].val)
+        session.add_arm(self._plain(session, committee[0], base), committee[0].folder, committee[0].val)
 
     def _watch(self, session: Session, share: float | None) -> None:
         """A teacher does not disagree with itself."""

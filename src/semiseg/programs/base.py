@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from semiseg.methods import own
@@ -66,12 +66,16 @@ class Program:
         raise TypeError(f"{type(self).__name__} must write run(session)")
 
 
-def baseline(session: Session) -> Member | None:
-    """The plain supervised model with the same augmentation, network and steps, when no member is that already."""
+def baseline(session: Session, times: int = 1, always: bool = False) -> Member | None:
+    """The plain supervised model with the same augmentation, network and steps, when no member is that already.
+
+    times: how many trainings in a row what is shipped has had; labels only has one of as many steps in all.
+    """
     config = session.data.config
-    if not config.baseline or (config.method == "supervised" and not session.parted):
+    if not always and (not config.baseline or (config.method == "supervised" and not session.parted and times == 1)):
         return None
-    member = session.train(0, 0, "labels only", method="supervised", folder="baseline", whole=True)
+    long = replace(session, data=replace(session.data, config=replace(config, steps=times * config.steps)))
+    member = long.train(0, 0, "labels only", method="supervised", folder="baseline", whole=True)
     session.add_arm("labels only", member.folder, member.val)
     return member
 
