@@ -54,7 +54,8 @@ def demo(out: Path, *, quick: bool = False, quiet: bool = False) -> dict[str, An
 def _told(out: Path, data: Path, ensemble: dict[str, Any], im: dict[str, Any]) -> dict[str, Any]:
     """The arms of both runs in the report of one."""
     taught = ensemble["arms"][-1]
-    arms = [*im["arms"][:-1], {**taught, "folder": f"../ensemble/{taught['folder']}"}, im["arms"][-1]]
+    first = [arm for arm in im["arms"][:-1] if not arm["name"].startswith("im,")]
+    arms = [*first, {**taught, "folder": f"../ensemble/{taught['folder']}"}, im["arms"][-1]]
     storage.write_json(out / "im" / "summary.json", {**im, "arms": arms})
     return {
         "arms": arms,

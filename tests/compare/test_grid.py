@@ -26,7 +26,9 @@ def test_labels_only_first_then_plain_then_programs(ask):
     by = {c.name: c for c in grid.cells}
     plain, program, im = (by[f"binary-4-seed0-{n}"] for n in ("fixmatch", "fixmatch+im", "im"))
     committee = "binary-4-seed0-committee-4"
-    assert plain.needs == () and im.needs == (committee,)  # whose members it takes over: nobody else waits for them
+    assert plain.needs == () and im.needs == ()  # snapshots are in no committee of labels only
+    apart = plan(ask("im@members_by=seed", labels=["4"])).cells[2]
+    assert apart.needs == (committee,)  # whose members it takes over: nobody else waits for them
     assert program.needs == (plain.name,)
     reuse = next(s for s in program.sets if s.startswith("reuse=")).removeprefix("reuse=").split(os.pathsep)
     assert [p.rpartition("/")[2] for p in reuse] == [plain.name]
@@ -73,13 +75,16 @@ def test_an_evalnet_is_a_model(ask):
 
 
 def test_a_committee_takes_over_what_another_size_has(ask):
-    request = ask("im", labels=["4"], seeds=2)
+    request = ask("im@members_by=seed", "im", "ensemble", labels=["4"], seeds=2)
     for name in ("binary-4-seed0-committee-2", "binary-4-seed0-committee-4", "binary-all-seed0-committee-2"):
         (request.out / "cells" / name).mkdir(parents=True)
     of = {c.name: [s for s in c.sets if s.startswith("reuse=")] for c in plan(request).cells}
     assert of["binary-4-seed0-committee-4"] == [f"reuse={request.out / 'cells/binary-4-seed0-committee-2'}"]
     assert of["binary-4-seed1-committee-4"] == [] == of["binary-4-seed0-labels-only-4x-steps"]
-    assert of["binary-4-seed0-im"] == [f"reuse={request.out / 'cells/binary-4-seed0-committee-4'}"]
+    mine = [f"binary-4-seed0-{name}" for name in ("committee-4", "im-members_by=seed", "im", "ensemble")]
+    theirs = [s.removeprefix("reuse=").split(os.pathsep) for name in mine[1:] for s in of[name]]
+    cells = [str(request.out / "cells" / name) for name in mine]
+    assert theirs == [cells[:1], cells[1:2], cells[1:3]]  # whoever began alike before it; snapshots are in no committee
 
 
 def test_one_model_needs_no_longer_row(ask):

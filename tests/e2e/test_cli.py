@@ -131,7 +131,7 @@ def test_the_next_commands_lead_from_check_to_a_mask(semiseg: Command, tmp_path:
     ended = semiseg(*following[1:], *QUICK, "--set", "im.members=2")
     assert ended.code == 0, ended.text
     summary = json.loads((tmp_path / "runs/my images/summary.json").read_text())
-    assert len(summary["generations"]) == 4 and summary["models_trained"] == 4
+    assert len(summary["generations"]) == 4 and summary["models_trained"] == 5
     assert summary["program"] == "im", "the unlabeled images are not used unless one asks for it"
     following = shlex.split(ended.out.rstrip().splitlines()[-1].removeprefix("Next: "))
     following[following.index("NEW_IMAGES")] = "my images/unlabeled"

@@ -29,9 +29,10 @@ def mine(run):
 
 
 @pytest.mark.parametrize(("program", "trained", "asked", "sets"), [
-    ("im", 1 + 1 + 1, (2, 2), {"members": 2}), ("im", 2 + 2 + 1, (2, 2), {"members": 2, "members_by": "seed"}),
+    ("im", 1 + 1 + 1 + 1, (2, 2), {"members": 2}), ("im", 2 + 2 + 1, (2, 2), {"members": 2, "members_by": "seed"}),
     ("ensemble", 3 + 3 + 1, (3, 3), {"members": 3, "members_by": "seed"}),
-    ("self_training", 1 + 1 + 1, (1, 1), {"members": 1}), ("input_ensemble", 1 + 1 + 1, (3, 3), {"views": 3}),
+    ("self_training", 1 + 1 + 1 + 1, (1, 1), {"members": 1}),  # labels only beside it, of as many steps in a row
+    ("input_ensemble", 1 + 1 + 1 + 1, (3, 3), {"views": 3}),
     ("evalnet", 2 + 2 + 1 + 1, (2, 2), {"members": 2, "threshold": 0.01}),
     ("im_plusplus", 2 + 2 + 1 + 1, (2, 2), {"members": 2, "grow": 0}),
 ])  # fmt: skip
@@ -39,6 +40,7 @@ def test_a_resumed_run_costs_what_it_cost(folders, tmp_path, program, trained, a
     run, sets = tmp_path / "run", {"generations": 2, "patience": 2, **sets}
     first = train(folders["binary"], run, program, **sets)
     members = sum(m["images_forwarded"] for g in first["generations"] for m in g["members"])
+    members += 3 * 4 * 2 if first["baseline"] == "baseline" else 0
     judge = 4 * 2 if "evalnet" in program or program == "im_plusplus" else 0
     assert [c["images_forwarded"] for c in mine(run)] == [UNLABELED * n for n in asked]
     assert first["images_forwarded"] == members + judge + UNLABELED * sum(asked)
@@ -80,7 +82,7 @@ def test_of_a_given_committee_its_networks_count(folders, tmp_path):
         assert made["models_trained"] == 2
     made = train(data, tmp_path / "default", "im", committee=typed)
     assert made["models_trained"] == 1 + 3 and made["images_forwarded"] == (
-        4 * 2 + 3 * STUDENT + (3 + 3 + 3) * UNLABELED  # the networks, then two times three snapshots
+        3 * 4 * 2 + 3 * STUDENT + (3 + 3 + 3) * UNLABELED  # the networks, then two times three snapshots
     )
 
 

@@ -148,8 +148,15 @@ def test_a_whole_run(kind, folders, prepared, tmp_path):
     assert summary["classes"] == list(names)
     assert summary["counts"]["labeled"] == 6 and summary["counts"]["unlabeled"] == 5 and summary["counts"]["val"] == 3
     arms = [a["name"] for a in summary["arms"]]
-    assert arms == ["labels only", "average of 3 at prediction", *(f"im, generation {g}" for g in (1, 2, 3))]
-    assert [len(g["members"]) for g in summary["generations"]] == [3, 3, 3, 1] and summary["models_trained"] == 4
+    first = ["labels only", "supervised, generation 0", "average of 3 snapshots at prediction"]
+    assert arms == [*first, *(f"im, generation {g}" for g in (1, 2, 3))]
+    assert [len(g["members"]) for g in summary["generations"]] == [3, 3, 3, 1] and summary["models_trained"] == 5
+    alone = result(run, "baseline")
+    assert (summary["baseline"], alone["steps"], alone["images_forwarded"]) == ("baseline", 4 * 8, 4 * 8 * 2)
+    noted = json.loads((run / "run.json").read_text())["config"]["program_args"]
+    assert [noted[k] for k in ("members_by", "generations", "patience", "start", "draw")] == [
+        "snapshots", 3, 3, "warm", "even",
+    ]  # fmt: skip
     for row in summary["generations"][:3]:
         assert 0 <= row["inconsistent_share"] <= 1 and set(row["inconsistent_per_class"]) == set(names)
     shots = [[f"generation-{g}/member-0{s}" for s in ("", "/snapshot-0", "/snapshot-1")] for g in range(3)]
@@ -185,7 +192,7 @@ def test_around_another_method_there_is_a_baseline(folders, tmp_path):
     summary = semiseg.train(
         folders["multilabel"], tmp_path / "r", method="fixmatch+im", sets=sets, **{**SMALL, "steps": 4}
     )
-    assert [a["name"] for a in summary["arms"]][:2] == ["labels only", "fixmatch"]
+    assert [a["name"] for a in summary["arms"]][:2] == ["labels only", "fixmatch, generation 0"]
     assert summary["baseline"] == "baseline" and summary["method"] == "fixmatch"
     run = tmp_path / "r"
     assert result(run, "baseline")["first_batch"] == result(run, "generation-0/member-0")["first_batch"]

@@ -14,6 +14,7 @@ from semiseg.data.check import Checked, check
 from semiseg.data.folder import find
 from semiseg.errors import DATA, USAGE, Problem, Refusal
 from semiseg.methods import method_class
+from semiseg.report.markup import plural
 from semiseg.training.config import SELECTABLE, amount
 
 Full = tuple[str, dict[str, Any]]
@@ -86,7 +87,8 @@ def plan(request: Request, progress: Any = None) -> Grid:
     hashes: dict[str, str] = {}
     k = max((a.budget if request.baselines == "all" else a.first for a in asked), default=1)
     if (most := max((a.budget for a in asked), default=1)) > k:
-        notes.append(f"labels only train {k} models, as many as {LARGEST['none']}; the largest method trains {most}")
+        why = f"as many as {LARGEST['none']}; the largest method trains {most}"
+        notes.append(f"labels only train {plural(k, 'model')}, {why}")
     for name, path in names.items():
         given = {**_sides(request), "progress": progress, "known": {}}  # every file is read once, whatever is asked
         seen = _look(request, path, asked, problems, given)
@@ -261,7 +263,8 @@ def _cells(
             done: dict[str, list[str]] = {}
             taught: dict[str, list[str]] = {}  # programs around a method, who may begin alike: nobody waits for them
             for a in sorted(asked, key=lambda a: bool(a.config.program)):
-                needs = [first] if a.config.method == "supervised" else done.get(a.config.method, [])
+                takes = a.program.members_by != "snapshots"  # which no committee of labels only has
+                needs = [first] * takes if a.config.method == "supervised" else done.get(a.config.method, [])
                 options = {"method": a.name, "steps": request.steps * a.longer}
                 also = taught.setdefault(a.config.method, [])
                 made = add(labels, seed, a.title, options, ("baseline=false", *a.sets), needs, a.models, also=also)

@@ -50,6 +50,7 @@ class Generations(Program):
     """
 
     attaches = True
+    settled = ("members_by", "generations", "patience", "start", "draw")
     recipes: ClassVar[Mapping[str, Recipe]] = PRESETS
 
     def __init__(
@@ -82,7 +83,7 @@ class Generations(Program):
             raise self.wrong("patience", f"is {patience}", expected=f"at least 1; 0 is {own.patience}")
         self.generations, self.patience = generations or own.generations, patience or own.patience
         self.preset, self.share, self.students, self.draw = preset, share, students, draw or own.draw
-        self.start, self.asked = start or own.start, bool(start)
+        self.start = start or own.start
         self.unlike(members, way, networks)
 
     def wrong(self, key: str, found: str, fix: str = "", expected: str = "") -> Refusal:
@@ -149,8 +150,6 @@ class Generations(Program):
         session.warnings += self.deviations(session)
         self.refiner(session)  # what cannot be is refused before anything is trained
         if why := self.start == "warm" and self.lost(session):
-            if self.asked:
-                raise self.wrong("start", f"is warm, and {why}", "use start=fresh")
             session.warnings.append(f"Students start afresh: {why}.")
             self.start = "fresh"
         committee, base = self._first(session)
@@ -238,14 +237,15 @@ class Generations(Program):
 
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
         first, best = committee[0], session.best(committee)
+        number = f"{len(committee)}{' snapshots' if self.members_by == 'snapshots' else ''}"
         session.add_arm(self._plain(session, first, base), first.folder, self._scored(session, committee, first).val)
         if session.selectable():
-            session.add_arm(f"best of {len(committee)} on val", best.folder, best.val)
+            session.add_arm(f"best of {number} on val", best.folder, best.val)
         if session.folded:
             session.generations[0]["out_of_fold"] = session.out_of_fold(committee)
         elif len(session.data.val):
             average = session.evaluate(*[session.load(m) for m in committee])
-            session.add_arm(f"average of {len(committee)} at prediction", "", average)
+            session.add_arm(f"average of {number} at prediction", "", average)
 
     def _plain(self, session: Session, first: Member, base: Member | None) -> str:
         """What generation 0's first model is called."""

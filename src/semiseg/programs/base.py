@@ -31,6 +31,7 @@ class Program:
     members_by = "seed"
     networks: tuple[str, ...] = ()
     attaches = False  # does it refine what the method believes?
+    settled: tuple[str, ...] = ()  # arguments that are noted as what they become when they are left empty
 
     def unlike(self, members: int, members_by: str, networks: str) -> None:
         """Take over what sets the members apart. Refuses (exit 2) what no committee can be made of."""

@@ -119,7 +119,10 @@ class IM(Generations):
             raise self.wrong("route", found, "use offline, or another method: fixmatch+im")
         own = not config.committee or self.generations > 1  # later committees are of our own students
         if self.agreement > self.members and own:
-            raise self.wrong("agreement", f"is {self.agreement}", expected=f"0, or 2 to {self.members}")
+            later = " of im's own later committees; generations=1 has none" if config.committee else ""
+            raise self.wrong(
+                "agreement", f"is {self.agreement}", expected=f"0, or 2 to the {self.members} members{later}"
+            )
 
     def rule(self) -> Rule:
         """Unanimity unless an ablation says otherwise. Discs are redrawn from what is agreed label by label."""

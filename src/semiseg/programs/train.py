@@ -71,6 +71,8 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
     for mine, owner in (("method_args", method), ("program_args", program)):  # noted whole: a default may change later
         defaults = {k: v for k, v in settings.arguments[owner].items() if isinstance(v, str | int | float)}
         setattr(made, mine, {**defaults, **getattr(made, mine)})
+    own = program_class(program)(**made.program_args)
+    made.program_args |= {k: getattr(own, k) for k in made.program_args if k in own.settled}
     return made
 
 
