@@ -212,10 +212,10 @@ def test_agreement_counts_the_given_members(prepared, tmp_path):
     assert len(ready(session, IM(agreement=4).rule())) == 5
     with pytest.raises(Refusal, match="has 5 members"):
         ready(session, IM(agreement=6).rule())
-    with pytest.raises(Refusal, match=r"im\.agreement is 4\. Expected: 0, or 2 to 3"):
+    with pytest.raises(Refusal, match=r"im\.agreement is 4\. Expected: 0, or 2 to the 3 members"):
         IM(agreement=4).fits(tiny.session(tmp_path / "none", data).data.config)
     IM(agreement=6, generations=1).fits(session.data.config)  # whose number `ready` knows
-    with pytest.raises(Refusal, match=r"im\.agreement is 6\. Expected: 0, or 2 to 3"):
+    with pytest.raises(Refusal, match=r"im\.agreement is 6\. Expected: 0, or 2 to the 3 members"):
         IM(agreement=6).fits(session.data.config)  # the committees of later generations are im's own
 
 
