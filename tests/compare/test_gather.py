@@ -218,6 +218,16 @@ def test_differences_to_what_labels_only_can_do(grids):
     assert "Δ to best of K" in table.markdown([group], [])
 
 
+@pytest.mark.parametrize(("longer", "tone"), [(20, "flat"), (5, "helped")])
+def test_labels_only_with_as_many_steps_may_be_as_good(grids, longer, tone):
+    """Then it was the steps, and the verdict says so."""
+    group = compared(grids, {"im": 20, "csl": 0, f"{BASE}, 4× steps": longer})
+    said, found = page.verdict(group)
+    assert found == tone and "im" in said and "mIoU on test over labels only" in said
+    assert ("no method is clearly above labels only, 4× steps; im: " in said) == (tone == "flat")
+    assert ("im helped" in said) == (tone == "helped")
+
+
 def test_a_class_that_the_truth_has_not(grids):
     """Half of the class-0 pixels are called class 2, which is nowhere: named, and no class of the mean."""
     names = ("ground", "leaf", "stone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -112,6 +113,11 @@ class Group:
     def of_many(self, word: str) -> Arm | None:
         """The arm with readings of several labels-only models: their "best" on val or their "average"."""
         return next((a for a in self.arms if a.name.startswith(f"{BASE}, {word} of ") and a.readings), None)
+
+    @property
+    def longer(self) -> Arm | None:
+        """Labels only with as many steps as the largest method has in all, where that was read."""
+        return next((a for a in self.arms if re.fullmatch(rf"{BASE}, \d+× steps", a.name) and a.readings), None)
 
 
 def gather(grid: Grid, rows: list[running.Row]) -> list[Group]:

@@ -113,6 +113,8 @@ def verdict(group: Group) -> tuple[str, str]:
     best = max(helped or judged, key=_gain)
     low, high = best.joint or (math.nan, math.nan)
     numbers = f"{bounds(_gain(best), low, high)} {_over(group)}"
+    if helped and (as_good := _longer(group, helped)):
+        return f"{where}{best.name}: {numbers}, and {as_good}.", "flat"
     if helped:
         return f"{where}{best.name} helped: {numbers}.", "helped"
     if high < 0:
@@ -122,6 +124,18 @@ def verdict(group: Group) -> tuple[str, str]:
 
 def _gain(arm: Arm) -> float:
     return arm.gain.value if arm.gain else -math.inf
+
+
+def _longer(group: Group, helped: Sequence[Arm]) -> str:
+    """That labels only with as many steps is as good, where none of the methods is clearly above it; else ""."""
+    rival = group.longer
+    if rival is None:
+        return ""
+    to = {a.name: found for a in helped if (found := group.pairs.get((a.name, rival.name)))}
+    if not to or any(found.low > 0 for found in to.values()):
+        return ""
+    best = max(to, key=lambda name: to[name].value)
+    return f"no method is clearly above {rival.name}; {best}: {span(to[best])} to it"
 
 
 def _over(group: Group) -> str:
