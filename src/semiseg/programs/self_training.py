@@ -1,8 +1,8 @@
 """Self-training: one teacher labels every unlabeled image, and a student learns from all; no mask, no committee.
 
 [0] Lee 2013, pseudo-label (ICML workshop on challenges in representation learning)
-Differs from [0]: students start afresh instead of going on (unless start=warm), and learn from hard labels of the whole
-image.
+Differs from [0]: the teacher is asked once in a generation instead of in every step; students learn from hard labels of
+the whole image.
 """
 
 from __future__ import annotations
