@@ -18,7 +18,7 @@ def test_without_baselines_labels_only_are_as_many_as_the_largest_generation_0(a
                        ("evalnet@members=4", 4), ("self_training", 1), ("fixmatch+im_moving", 1)):  # fmt: skip
         grid = plan(ask("fixmatch", arm, baselines="none", labels=["4"]))
         assert grid.models == first and f"committee.members={first}" in grid.cells[0].sets, arm
-        said = [n for n in grid.notes if f"labels only train {first} models" in n]
+        said = [n for n in grid.notes if f"labels only train {first} model{'s' * (first > 1)}," in n]
         assert bool(said) == (arm != "fixmatch+im_moving")
     assert not any("as many as" in n for n in plan(ask("im")).notes)
 

@@ -78,7 +78,14 @@ def test_arguments_are_noted_whole():
     """What was left to a default is noted as well, so that another default tomorrow is another setting."""
     config = typed("fixmatch+im", "im.members=2")
     assert config.method_args == arguments(method_class("fixmatch"))
-    assert config.program_args == arguments(program_class("im")) | {"members": 2}
+    taken = {
+        "members_by": "snapshots",
+        "generations": 3,
+        "patience": 3,
+        "start": "warm",
+        "draw": "even",
+    }  # the preset's
+    assert config.program_args == arguments(program_class("im")) | {"members": 2} | taken
     saved = config.to_json() | {"method_args": config.method_args | {"threshold": 0.5}}
     again = configure({"data": "x", "out": "y"}, [], None, saved)
     assert again.method_args["threshold"] == 0.5  # resumed: as it was started
