@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -226,6 +227,16 @@ def test_labels_only_with_as_many_steps_may_be_as_good(grids, longer, tone):
     assert found == tone and "im" in said and "mIoU on test over labels only" in said
     assert ("no method is clearly above labels only, 4× steps; im: " in said) == (tone == "flat")
     assert ("im helped" in said) == (tone == "helped")
+
+
+def test_the_method_that_is_said_to_have_helped_is_above_that_too(grids):
+    """The largest difference may be one that the steps alone explain."""
+    group = compared(grids, {"im": 20, "csl": 18, f"{BASE}, 4× steps": 5})
+    rival = group.longer.name
+    group.pairs["im", rival] = replace(group.pairs["im", rival], low=-0.01)
+    assert group.pairs["csl", rival].low > 0
+    said, tone = page.verdict(group)
+    assert tone == "helped" and "csl helped" in said
 
 
 def test_a_class_that_the_truth_has_not(grids):

@@ -110,11 +110,13 @@ def verdict(group: Group) -> tuple[str, str]:
     if not judged:
         return f"{where}no method made a better model than those it started from.", "flat"
     helped = [a for a in judged if a.joint and a.joint[0] > 0]
-    best = max(helped or judged, key=_gain)
+    clear = [a for a in helped if _above_longer(group, a)]
+    best = max(clear or helped or judged, key=_gain)
     low, high = best.joint or (math.nan, math.nan)
     numbers = f"{bounds(_gain(best), low, high)} {_over(group)}"
-    if helped and (as_good := _longer(group, helped)):
-        return f"{where}{best.name}: {numbers}, and {as_good}.", "flat"
+    if helped and not clear and (rival := group.longer):
+        to = f"{span(group.pairs[best.name, rival.name])} to it"
+        return f"{where}{best.name}: {numbers}, and no method is clearly above {rival.name}; {best.name}: {to}.", "flat"
     if helped:
         return f"{where}{best.name} helped: {numbers}.", "helped"
     if high < 0:
@@ -126,16 +128,11 @@ def _gain(arm: Arm) -> float:
     return arm.gain.value if arm.gain else -math.inf
 
 
-def _longer(group: Group, helped: Sequence[Arm]) -> str:
-    """That labels only with as many steps is as good, where none of the methods is clearly above it; else ""."""
+def _above_longer(group: Group, arm: Arm) -> bool:
+    """Is it clearly above labels only with as many steps, too, where the two can be compared?"""
     rival = group.longer
-    if rival is None:
-        return ""
-    to = {a.name: found for a in helped if (found := group.pairs.get((a.name, rival.name)))}
-    if not to or any(found.low > 0 for found in to.values()):
-        return ""
-    best = max(to, key=lambda name: to[name].value)
-    return f"no method is clearly above {rival.name}; {best}: {span(to[best])} to it"
+    found = group.pairs.get((arm.name, rival.name)) if rival else None
+    return found is None or found.low > 0
 
 
 def _over(group: Group) -> str:
