@@ -220,6 +220,23 @@ def test_arms_with_another_batch_size_are_not_held_to_it(tmp_path):
     streams.check(cell("b"), tmp_path / "b")
 
 
+def test_members_with_parts_of_the_labels_are_held_to_no_batch(tmp_path):
+    """Not to each other's either: a fold of two parts begins with another image than one of three."""
+    streams = Streams()
+    for name, batch in (("a", "one"), ("b", "two")):
+        write_run(tmp_path / name, batch)
+        record = storage.read_json(tmp_path / name / "run.json")
+        record["config"]["program_args"] = {"members_by": "folds"}
+        storage.write_json(tmp_path / name / "run.json", record)
+        streams.check(cell(name), tmp_path / name)
+    record["config"]["program_args"] = {"members_by": "snapshots"}
+    storage.write_json(tmp_path / "b/run.json", record)
+    write_run(tmp_path / "c", "one")
+    streams.check(cell("b"), tmp_path / "b")
+    with pytest.raises(Refusal, match="saw other labeled batches"):
+        streams.check(cell("c"), tmp_path / "c")
+
+
 def test_a_signal_lets_the_processes_save_their_state(tmp_path):
     fake = Fake(tmp_path, looks=10**9)
     fake.alive = set()

@@ -57,7 +57,7 @@ def test_a_method_with_the_steps_of_many_models(ask):
     by = {c.arm: c for c in grid.cells}
     longer = by["fixmatch, steps=4x"]
     assert (longer.options["steps"], longer.models, longer.steps) == (16, 1, 16) and grid.models == 4
-    assert not any("steps" in text for text in longer.sets) and "has its own steps" not in " ".join(grid.notes)
+    assert not any(text.startswith("steps") for text in longer.sets) and "has its own steps" not in " ".join(grid.notes)
     other = by["fixmatch+im, members=2"]
     assert other.options["steps"] == 4 and longer.name not in other.needs
     assert plan(ask("im", "fixmatch@steps=9x")).models == 9  # labels only are given as many
@@ -66,6 +66,24 @@ def test_a_method_with_the_steps_of_many_models(ask):
     for typed in ("steps=0x", "steps=x", "steps=-1x"):
         with pytest.raises(Refusal, match="steps"):
             plan(ask(f"im@{typed}"))
+
+
+def test_longer_rows_choose_among_as_many_moments(ask):
+    """Four trainings in a row are asked on val 40 times; so is one of as many steps."""
+    longer = ("labels only, 4× steps", "fixmatch, steps=4x")
+    for sets, said in ([], "eval_every=3"), (["eval_every=5"], "eval_every=5"):
+        cells = plan(ask("im", "fixmatch@steps=4x", labels=["4"], steps=30, sets=sets)).cells
+        found = {c.arm: [text for text in c.sets if text.startswith("eval_every")] for c in cells}
+        assert {arm: found.pop(arm) for arm in longer} == dict.fromkeys(longer, [said])
+        assert set(map(tuple, found.values())) == {tuple(sets)}
+
+
+def test_labels_only_is_one_model_whatever_sets_members_apart(ask):
+    shared = ["members_by=bootstrap", "committee.members_by=folds", "networks=unet1x1:0.25,unet1x1:0.5,unet"]
+    for words in shared:
+        grid = plan(ask("im@generations=1", labels=["4"], sets=[words, "lr=0.01"] if words[0] != "c" else ["lr=0.01"]))
+        assert not any(key in text for text in grid.cells[0].sets for key in ("members_by", "networks")), words
+        assert "lr=0.01" in grid.cells[0].sets
 
 
 def test_an_evalnet_is_a_model(ask):

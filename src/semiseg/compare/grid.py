@@ -249,13 +249,14 @@ def _cells(
         theirs = [*needs, *also] if arm != BASE else _committees(request.out / "cells", group, folder)
         reuse = ["reuse=" + os.pathsep.join(str(request.out / "cells" / n) for n in theirs)] if theirs else []
         chosen = {"seed": seed, "steps": request.steps, "labels": labels, **request.options, **options}
-        cells.append(Cell(folder, path, name, labels, seed, arm, chosen, (*sets, *reuse), tuple(needs), models, split))
+        own = (*_as_often(request.steps, chosen["steps"], sets), *sets, *reuse)
+        cells.append(Cell(folder, path, name, labels, seed, arm, chosen, own, tuple(needs), models, split))
         return folder
 
     plain = tuple(route(request.sets, "supervised", ""))
     for seed in range(request.seeds):
         for labels in dict.fromkeys(request.labels):
-            sets = (*route(request.sets, "supervised", "committee"), f"committee.members={k}")
+            sets = (*route(_of_one_model(request.sets), "supervised", "committee"), f"committee.members={k}")
             first = add(labels, seed, BASE, {"method": "supervised+committee"}, sets, [], k, f"committee-{k}")
             if request.baselines == "all" and k > 1:
                 options = {"method": "supervised", "steps": request.steps * k}
@@ -276,6 +277,17 @@ def _cells(
             row, options = full
             add("full", seed, row, {"method": "supervised", **options}, plain, [], 1, "full-labels")
     return cells
+
+
+def _of_one_model(sets: Iterable[str]) -> list[str]:
+    """What --set says of labels only, each of which learns alone from all labels, whatever sets a committee's members apart."""
+    return [text for text in sets if text.partition("=")[0].strip().rpartition(".")[2] not in ("members_by", "networks")]
+
+
+def _as_often(steps: int, own: int, sets: Iterable[str]) -> list[str]:
+    """A longer training is asked on val as often as those of --steps in a row are: it may choose among as many moments."""
+    typed = any(text.partition("=")[0].strip() == "eval_every" for text in sets)
+    return [] if own == steps or typed else [f"eval_every={max(1, steps // 10)}"]
 
 
 def _committees(cells: Path, group: str, folder: str) -> list[str]:

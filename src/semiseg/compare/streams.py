@@ -10,14 +10,14 @@ from semiseg.compare.grid import Cell
 from semiseg.errors import CHECKPOINT, Problem, Refusal
 
 SHAPING = ("size", "batch", "augment", "resize", "turn")
+"""Settings that change a batch: arms that differ in one are not held to the same hash."""
 OWN = ("members_by", "draw", "preset")
 ALIKE = ("", "seed", "snapshots", "even", "default")
-"""Settings, and arguments of programs, that change a batch unless they are one of ALIKE; arms that differ in one are not
-held to the same hash."""
+"""Arguments of programs by which members see parts of the labels, or other batches, unless they are one of ALIKE."""
 
 
 def first_batches(run: Path) -> dict[str, str]:
-    """member-0, member-1, … -> the hash of its first labeled batch. Every generation draws as the first does."""
+    """member-0, member-1, … -> the hash of its first labeled batch. Members of one number see the same in every generation."""
     summary = storage.read_json(run / "summary.json")
     folders = [m["folder"] for g in summary["generations"] for m in g["members"]]
     results = {f: storage.read_json(run / f / "final" / "result.json") for f in folders}
@@ -31,11 +31,12 @@ class Streams:
         self.seen: dict[tuple[Any, ...], dict[str, tuple[str, str]]] = {}
 
     def check(self, cell: Cell, run: Path) -> None:
-        """Raises Refusal (exit 4) when a member's first batch is not that of the other arms."""
+        """Raises Refusal (exit 4) when a member's first batch is not that of the other arms, where all see all labels."""
         config = storage.read_json(run / "run.json")["config"]
         args = config.get("program_args", {})
-        shaping = (*(config[k] for k in SHAPING), *("" if args.get(k, "") in ALIKE else args[k] for k in OWN))
-        known = self.seen.setdefault((cell.data, cell.labels, cell.seed, *shaping), {})
+        if any(args.get(k, "") not in ALIKE for k in OWN):
+            return
+        known = self.seen.setdefault((cell.data, cell.labels, cell.seed, *(config[k] for k in SHAPING)), {})
         for member, batch in first_batches(run).items():
             other, theirs = known.setdefault(member, (cell.name, batch))
             if batch != theirs:
