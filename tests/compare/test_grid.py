@@ -74,7 +74,7 @@ def test_longer_rows_choose_among_as_many_moments(ask):
     for sets, said in ([], "eval_every=3"), (["eval_every=5"], "eval_every=5"):
         cells = plan(ask("im", "fixmatch@steps=4x", labels=["4"], steps=30, sets=sets)).cells
         found = {c.arm: [text for text in c.sets if text.startswith("eval_every")] for c in cells}
-        assert {arm: found.pop(arm) for arm in longer} == dict.fromkeys(longer, [said])
+        assert {arm: found.pop(arm) for arm in longer} == {arm: [said] for arm in longer}
         assert set(map(tuple, found.values())) == {tuple(sets)}
 
 
@@ -84,6 +84,22 @@ def test_labels_only_is_one_model_whatever_sets_members_apart(ask):
         grid = plan(ask("im@generations=1", labels=["4"], sets=[words, "lr=0.01"] if words[0] != "c" else ["lr=0.01"]))
         assert not any(key in text for text in grid.cells[0].sets for key in ("members_by", "networks")), words
         assert "lr=0.01" in grid.cells[0].sets
+
+
+def test_an_evalnet_needs_val_and_a_committee_no_unlabeled_images(ask, tested, tmp_path):
+    """Both are known when the grid is planned."""
+    data = shutil.copytree(tested["binary"], tmp_path / "data")
+    shutil.rmtree(data / "val")
+    request = replace(ask("evalnet", "im_plusplus", "im", labels=["4"]), data=[data])
+    with pytest.raises(
+        Refusal, match=r"C08: .* has no val set with --labels 4, and evalnet, im_plusplus learn to judge"
+    ):
+        plan(request)
+    shutil.rmtree(data / "unlabeled")
+    request = replace(ask("committee@members=2", baselines="none"), data=[data])
+    assert [c.arm for c in plan(request).cells][1:] == ["committee, members=2"]
+    with pytest.raises(Refusal, match="D32"):
+        plan(replace(request, methods=["im"]))
 
 
 def test_an_evalnet_is_a_model(ask):

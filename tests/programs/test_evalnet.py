@@ -13,6 +13,7 @@ from semiseg.programs import _generations
 from semiseg.programs._judge import Judge, judge_of, overall, quality
 from semiseg.programs.consensus import Rule, consensus, load
 from semiseg.programs.evalnet import EvalNetProgram, pick, read_quality
+from semiseg.storage import read_json
 from semiseg.task import Multiclass, Multilabel
 
 
@@ -84,14 +85,24 @@ def test_it_learns_to_tell_good_masks_from_bad_ones(prepared, tmp_path, monkeypa
             return self.sign * 40 * (x - 0.25)
 
     monkeypatch.setattr(type(session), "load", lambda self, sign: Knows(sign))
-    judge = judge_of(session, [1.0, -1.0])
-    assert 0.3 < judge.typical < 0.7 and "3 val images" in session.warnings[0]
+    session.first = [1.0, -1.0]
+    judge = judge_of(session)
+    assert 0.3 < judge.typical < 0.7
     for i in range(3):
         image = data.units.apply(data.val.image(i)).unsqueeze(0)
         good, bad = (judge(image, (sign * (image - 0.25) > 0).to(torch.uint8)).item() for sign in (1, -1))
         assert good > bad + 0.2
-    again = judge_of(session, [])  # found, not trained
+    again = judge_of(session)  # found, not trained
     assert all(map(torch.equal, again.network.state_dict().values(), judge.network.state_dict().values()))
+
+
+def test_it_learns_from_every_snapshot(prepared, tmp_path):
+    """Three masks of each val image, a consensus and the truth, though one network was trained."""
+    session = tiny.session(tmp_path, prepared("binary"), steps=6, eval_every=6)
+    EvalNetProgram(members=3, members_by="snapshots", generations=1).run(session)
+    about = read_json(tmp_path / "generation-0/evalnet/result.json")
+    assert about["pairs"] == 5 * about["val_images"] == 5 * 3
+    assert sum("EvalNet learns" in text for text in session.warnings) == 1 and "3 val images" in session.warnings[0]
 
 
 def test_kept_images_stay_kept(kind, prepared, tmp_path, monkeypatch):

@@ -219,6 +219,14 @@ def test_agreement_counts_the_given_members(prepared, tmp_path):
         IM(agreement=6).fits(session.data.config)  # the committees of later generations are im's own
 
 
+def test_a_soft_teacher_takes_no_labels(prepared, tmp_path):
+    """Where foreign masks say nothing (255) they would be taught as a class, with preset=paper as with the mean."""
+    session = tiny.session(tmp_path / "run", prepared("binary"), committee=",".join(two(tmp_path, "binary")))
+    for vote in ("mean", "intersection"):
+        with pytest.raises(Refusal, match=r"C11: --committee .*use --method im"):
+            ready(session, Rule(vote))
+
+
 def test_what_to_label_next_is_never_ranked_by_a_constant(prepared, tmp_path):
     """By what the given committee said, also where the newest teacher is one model; else by the doubt of the model."""
     data = prepared("binary")

@@ -17,6 +17,7 @@ from semiseg.programs.consensus import Rule, Stored
 from semiseg.programs.im import IM
 from semiseg.programs.session import Member
 from semiseg.storage import read_tensors
+from semiseg.training.config import Config
 
 SMALL = {"size": 16, "steps": 8, "batch": 2, "network": "unet1x1:0.25", "device": "cpu", "threads": 1,
          "workers": 1, "unlabeled_batch": 2, "checkpoint_every": 4, "quiet": True}  # fmt: skip
@@ -49,6 +50,10 @@ def test_the_refiner_follows_the_route(prepared, tmp_path):
                "extra": 0, "doubt": 0.0, "balance": None}  # fmt: skip
     assert refiner(prepared, tmp_path) == default
     assert refiner(prepared, tmp_path, "fixmatch") == {**default, "share": 0.5}
+    with pytest.raises(Refusal, match=r"im\.share is 0\.5, and supervised has no belief .* fixmatch\+im"):
+        IM(share=0.5).fits(Config(method="supervised"))
+    for share, method in ((0.0, "supervised"), (1.0, "supervised"), (0.5, "fixmatch")):
+        IM(share=share).fits(Config(method=method))
     assert refiner(prepared, tmp_path, "fixmatch", share=0.3) == {**default, "share": 0.3}
     assert refiner(prepared, tmp_path, "fixmatch", route="both") == {**default, "share": 0.5, "rest": "own"}
     online = refiner(prepared, tmp_path, "mean_teacher", route="online", fill="mean")

@@ -54,6 +54,21 @@ def test_votes_in_loops(kind):
     assert (target.weight < own.weight).any() and (target.weight > 0).any()
 
 
+def test_once_in_a_step_whatever_is_asked(prepared, tmp_path):
+    """A method of two beliefs refines both of the same images: averages move once, and are asked once."""
+    task, unlabeled = tiny.task_of("binary"), tiny.unlabeled("binary", size=8)
+    own, student = belief(task, unlabeled), student_of(task, 0)
+    committee = MovingCommittee(student, task, 2)
+    asked = []
+    committee.averages[0].register_forward_hook(lambda *_: asked.append(1))
+    for step in range(3):
+        first, again = (committee(unlabeled, own, Clock(step, 9))[1].weight for _ in range(2))
+        assert torch.equal(first, again)
+    assert len(asked) == 3 and int(committee.averages[0].updates) == 3
+    committee(tiny.unlabeled("binary", size=8), own, Clock(2, 9))  # other images in the same step
+    assert len(asked) == 4 and int(committee.averages[0].updates) == 3
+
+
 def test_it_is_part_of_the_method_and_never_trained(prepared, tmp_path):
     session = tiny.session(tmp_path, prepared("binary"), method="fixmatch")
     method = session.data.method()

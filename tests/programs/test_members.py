@@ -13,6 +13,7 @@ from semiseg.errors import Refusal
 from semiseg.programs.committee import Committee
 from semiseg.programs.im import IM
 from semiseg.programs.members import Share, shares
+from semiseg.training.config import Config
 from semiseg.training.prepare import Prepared
 
 SMALL = {"size": 16, "steps": 4, "batch": 2, "network": "unet1x1:0.25", "device": "cpu", "threads": 1,
@@ -190,9 +191,18 @@ def test_snapshots_are_the_model_at_moments_of_its_second_half(prepared, tmp_pat
     assert all(torch.equal(v, want[k]) for k, v in weights(long.run, kept.folder).items())
 
 
+def test_folds_need_two_members():
+    with pytest.raises(Refusal, match=r"C02: committee\.members is 1, and a fold is what the other members learn from"):
+        Committee(members=1, members_by="folds")
+
+
 def test_snapshots_need_steps(prepared, tmp_path):
     with pytest.raises(Refusal, match="too few for 3 snapshots"):
-        IM().run(tiny.session(tmp_path, prepared("binary"), steps=2))
+        Committee(members=3, members_by="snapshots").run(tiny.session(tmp_path, prepared("binary"), steps=2))
+    for program in (IM(), IM(generations=2)):  # before labels only are trained, where steps were asked for
+        with pytest.raises(Refusal, match="C06: --steps is 2, too few for 3 snapshots"):
+            program.fits(Config(steps=2))
+    IM(generations=1).fits(Config(steps=2, committee="a,b"))  # none are taken
     session = tiny.session(tmp_path / "few", prepared("binary"), steps=3, eval_every=3)
     Committee(members=3, members_by="snapshots").run(session)
     rows = session.generations[0]["members"]

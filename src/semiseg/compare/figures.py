@@ -105,7 +105,8 @@ def curves(group: Group) -> str:
 def _curve(arm: Arm) -> list[tuple[float, float]]:
     found: dict[float, list[float]] = defaultdict(list)
     for folders in arm.folders.values():
-        for step, value in val_rows(folders[0] / "metrics.csv"):
+        own = folders[0].parent if folders[0].name.startswith("snapshot-") else folders[0]  # the training it is of
+        for step, value in val_rows(own / "metrics.csv"):
             found[step].append(value)
     return [(step, sum(v) / len(v)) for step, v in sorted(found.items()) if len(v) == len(arm.folders)]
 

@@ -43,7 +43,7 @@ class Arm:
     """An arm of one data set and number of labels, over its seeds.
 
     gain: Δ to labels only; best, over: to the best and the average of K of them. joint: the interval of `gain` that holds
-    for all methods at once, see `_judge`.
+    for all methods at once; above: that of Δ to labels only with as many steps. See `_judge`.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Arm:
     best: Interval | None = None
     over: Interval | None = None
     joint: tuple[float, float] | None = None
+    above: tuple[float, float] = (math.nan, math.nan)
     share: Recovered | None = None
     folders: dict[int, list[Path]] = field(default_factory=dict)  # the members; the curve of the first one is shown
     commits: list[str] = field(default_factory=list)  # of the trainings, each once
@@ -193,15 +194,17 @@ def _delta(arm: Arm, rival: Arm, blocks: int) -> Interval | None:
 
 
 def _judge(group: Group) -> None:
-    """`joint` of the methods that can be credited: two or more seeds, and not in each of them a model of generation 0.
+    """`joint` and `above` of the methods that can be credited: two or more seeds, and not in each a model of generation 0.
 
     Such a model was trained before the method did anything: what it gains is the choice among several on val.
     """
-    arms = [a for a in group.arms if a.asked and a.gain is not None and math.isfinite(a.gain.low)]
-    arms = [a for a in arms if len(a.paired) > 1 and a.kept < len(a.seeds)]
-    if arms and group.blocks >= BLOCKS:
-        for arm, bounds in zip(arms, jointly([a.gain for a in arms if a.gain], group.blocks), strict=True):
-            arm.joint = bounds
+    arms = [a for a in group.arms if a.asked and len(a.paired) > 1 and a.kept < len(a.seeds)]
+    for attribute, rival in (("joint", group.arm(BASE)), ("above", group.longer)):
+        found = {a.name: group.pairs[a.name, rival.name] for a in arms if rival and (a.name, rival.name) in group.pairs}
+        found = {n: d for n, d in found.items() if math.isfinite(d.low) and len(d.per_seed) > 1}
+        if found and group.blocks >= BLOCKS:
+            for arm, bounds in zip(found, jointly(list(found.values()), group.blocks), strict=True):
+                setattr(next(a for a in arms if a.name == arm), attribute, bounds)
 
 
 def _paired(arms: list[Arm], blocks: int) -> tuple[list[Any], Draws] | None:

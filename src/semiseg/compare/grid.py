@@ -13,7 +13,6 @@ from semiseg.compare.request import BASE, FULL, Asked, Request, configured, numb
 from semiseg.data.check import Checked, check
 from semiseg.data.folder import find
 from semiseg.errors import DATA, USAGE, Problem, Refusal
-from semiseg.methods import method_class
 from semiseg.report.markup import plural
 from semiseg.training.config import SELECTABLE, amount
 
@@ -148,11 +147,15 @@ def _look(
             continue
         problems += checked.errors
         good[labels] = checked
-        hungry = [a.title for a in asked if a.config.program or method_class(a.config.method).uses_unlabeled]
+        hungry = [a.title for a in asked if a.hungry]
         if checked.ok and not checked.index.unlabeled and hungry:
             fix = "put images without masks into unlabeled/, or ask for fewer --labels"
             text = f"has no unlabeled images with --labels {labels}, and {', '.join(hungry)} learn from them"
             problems.append(Problem("D32", str(path), text, fix))
+        judged = [a.title for a in asked if a.judged]
+        if checked.ok and not checked.index.val and judged:
+            text = f"has no val set with --labels {labels}, and {', '.join(judged)} learn to judge masks from it"
+            problems.append(Problem("C08", str(path), text, "add val/images and val/masks, or lists in splits/"))
     return good if len(problems) == before else None
 
 
@@ -280,8 +283,10 @@ def _cells(
 
 
 def _of_one_model(sets: Iterable[str]) -> list[str]:
-    """What --set says of labels only, each of which learns alone from all labels, whatever sets a committee's members apart."""
-    return [text for text in sets if text.partition("=")[0].strip().rpartition(".")[2] not in ("members_by", "networks")]
+    """What --set says of labels only: each of them learns alone and from all labels, whatever sets members apart."""
+    return [
+        text for text in sets if text.partition("=")[0].strip().rpartition(".")[2] not in ("members_by", "networks")
+    ]
 
 
 def _as_often(steps: int, own: int, sets: Iterable[str]) -> list[str]:

@@ -110,12 +110,13 @@ def verdict(group: Group) -> tuple[str, str]:
     if not judged:
         return f"{where}no method made a better model than those it started from.", "flat"
     helped = [a for a in judged if a.joint and a.joint[0] > 0]
-    clear = [a for a in helped if _above_longer(group, a)]
+    clear = [a for a in helped if a.above[0] > 0] if group.longer else helped
     best = max(clear or helped or judged, key=_gain)
     low, high = best.joint or (math.nan, math.nan)
     numbers = f"{bounds(_gain(best), low, high)} {_over(group)}"
     if helped and not clear and (rival := group.longer):
-        to = f"{span(group.pairs[best.name, rival.name])} to it"
+        found = group.pairs.get((best.name, rival.name))
+        to = f"{bounds(found.value, *best.above)} to it" if found else "the two have no seed in common"
         return f"{where}{best.name}: {numbers}, and no method is clearly above {rival.name}; {best.name}: {to}.", "flat"
     if helped:
         return f"{where}{best.name} helped: {numbers}.", "helped"
@@ -126,13 +127,6 @@ def verdict(group: Group) -> tuple[str, str]:
 
 def _gain(arm: Arm) -> float:
     return arm.gain.value if arm.gain else -math.inf
-
-
-def _above_longer(group: Group, arm: Arm) -> bool:
-    """Is it clearly above labels only with as many steps, too, where the two can be compared?"""
-    rival = group.longer
-    found = group.pairs.get((arm.name, rival.name)) if rival else None
-    return found is None or found.low > 0
 
 
 def _over(group: Group) -> str:

@@ -34,7 +34,7 @@ def side_by_side(group: Group, data: Path, budget: int) -> str:
         return ""
     seed = first.seeds[0]
     run = first.cells[0]
-    folder = first.folders[seed][0].parents[1]
+    folder = run_of(first.folders[seed][0])
     classes = ClassMap.from_json(storage.read_json(folder / "run.json")["data"]["classes"])
     colors = _colors(folder, classes.names)
     names = first.readings[seed].names
@@ -71,6 +71,11 @@ def side_by_side(group: Group, data: Path, budget: int) -> str:
     text = f"Images of {esc(run.split)} at even distances in the order of their names, "
     text += f"chosen before anything was predicted; seed {seed}. "
     return note(text + "Contours show what was labeled or predicted.") + shown + "\n".join(cards)
+
+
+def run_of(member: Path) -> Path:
+    """The run that a member, or a snapshot of one, is of."""
+    return next((p for p in member.parents if (p / "run.json").is_file()), member)
 
 
 def _colors(folder: Path, names: tuple[str, ...]) -> list[RGB | None]:

@@ -11,6 +11,7 @@ from typing import Any
 from semiseg.errors import Problem, Refusal, nearest
 from semiseg.methods import METHODS, arguments, method_class
 from semiseg.programs import PROGRAMS, program_class
+from semiseg.programs._generations import Generations
 from semiseg.programs.base import Program
 from semiseg.programs.evalnet import EvalNetProgram
 from semiseg.programs.im_plus import IMPlusPlus
@@ -63,6 +64,11 @@ class Asked:
     def budget(self) -> int:
         """Steps of all its models, in --steps."""
         return self.models * self.longer
+
+    @property
+    def hungry(self) -> bool:
+        """Does it learn from unlabeled images?"""
+        return isinstance(self.program, Generations) or method_class(self.config.method).uses_unlabeled
 
     @property
     def judged(self) -> bool:

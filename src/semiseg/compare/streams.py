@@ -17,7 +17,7 @@ ALIKE = ("", "seed", "snapshots", "even", "default")
 
 
 def first_batches(run: Path) -> dict[str, str]:
-    """member-0, member-1, … -> the hash of its first labeled batch. Members of one number see the same in every generation."""
+    """member-0, member-1, … -> the hash of its first labeled batch, which is the same in every generation."""
     summary = storage.read_json(run / "summary.json")
     folders = [m["folder"] for g in summary["generations"] for m in g["members"]]
     results = {f: storage.read_json(run / f / "final" / "result.json") for f in folders}

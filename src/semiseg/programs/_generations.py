@@ -1,4 +1,4 @@
-"""Generations of members: a committee's consensus teaches students, who form the next committee if val agrees."""
+"""Generations of members: a committee's consensus teaches students, the next committee; val says which is shipped."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from semiseg import storage
 from semiseg.data.sampler import Drawing
 from semiseg.errors import DATA, USAGE, Problem, Refusal, nearest
 from semiseg.inconsistency import InconsistencyMask
+from semiseg.methods import method_class
 from semiseg.methods.base import Refiner, trained_networks
 from semiseg.programs._lessons import pooled, school
 from semiseg.programs._promotion import every_image, judge
-from semiseg.programs._recipes import DRAWS, FRESH, PAPER, PRESETS, STARTS, Recipe
+from semiseg.programs._recipes import DRAWS, FRESH, PAPER, PRESETS, STARTS, Recipe, unlike_paper
 from semiseg.programs.base import Outcome, Program, baseline
 from semiseg.programs.consensus import Rule, Stored, consensus, on_device
 from semiseg.programs.diagnostics import (
@@ -25,11 +26,14 @@ from semiseg.programs.diagnostics import (
     incomplete,
     mute,
     quality,
+    unusual,
     write_classes,
 )
 from semiseg.programs.given import given_consensus, ready
+from semiseg.programs.members import snapshot_steps
 from semiseg.programs.session import Member, Session
 from semiseg.task import make_task
+from semiseg.training.config import Config
 
 FIRST = "generation-1/consensus"  # the opinion of generation 0, or of a given committee in its place
 
@@ -100,6 +104,15 @@ class Generations(Program):
     def defaults(cls, args: Mapping[str, Any]) -> dict[str, Any]:
         """The paper's training with the paper's preset."""
         return dict(PAPER) if args.get("preset") == "paper" else {}
+
+    def fits(self, config: Config) -> None:
+        """As for all programs, and steps enough for the snapshots, and a share that means something."""
+        super().fits(config)
+        if config.steps and self.members_by == "snapshots" and (self.generations > 1 or not config.committee):
+            snapshot_steps(config.steps, self.members)
+        if 0 < self.share < 1 and not method_class(config.method).uses_unlabeled:
+            found = f"is {self.share}, and {config.method} has no belief of its own for the other steps"
+            raise self.wrong("share", found, f"leave it out, or train --method fixmatch+{self.name}")
 
     @property
     def models(self) -> int:
@@ -188,18 +201,13 @@ class Generations(Program):
 
     def deviations(self, session: Session) -> list[str]:
         """Where preset=paper is not what the paper does, and a pool that cannot be."""
-        config, said = session.data.config, []
-        if self.draw == "pool" and session.data.method().uses_unlabeled:
-            said.append(
-                f"draw=pool is for supervised students: {config.method} draws labeled and unlabeled images apart."
-            )
+        data, said = session.data, []
+        if self.draw == "pool" and data.method().uses_unlabeled:
+            apart = f"{data.config.method} draws labeled and unlabeled images apart"
+            said.append(f"draw=pool is for supervised students: {apart}.")
         if self.preset == "paper":
-            loss = make_task(session.data.classes.kind, session.data.task.names, "paper").loss
-            mine = {k: getattr(config, k) for k in PAPER} | (
-                {"loss": "paper"} if session.data.task.loss == loss else {}
-            )
-            others = [f"{k}={v} (there {PAPER[k]})" for k, v in mine.items() if v != PAPER[k]]
-            said += [f"preset=paper trains otherwise than the paper: {', '.join(others)}."] if others else []
+            theirs = make_task(data.classes.kind, data.task.names, "paper")
+            said += unlike_paper(data.config, data.task.loss == theirs.loss)
         return said
 
     def _first(self, session: Session) -> tuple[list[Member], Member | None]:
@@ -211,10 +219,12 @@ class Generations(Program):
         base = baseline(session, self._in_a_row(session), always=bool(config.committee))
         if base and config.committee:
             session.add_generation(0, [base], True, f"trained on the labels; the committee is {config.committee}")
+            session.first = [base]
             return [base], base
-        committee = self._train(session, 0)
+        session.first = committee = self._train(session, 0)
         session.add_generation(0, committee, True, "trained on the labels")
-        base = base or (committee[0] if config.method == "supervised" and self._in_a_row(session) == 1 else None)
+        plain = config.method == "supervised" and self._in_a_row(session) == 1 and not session.parted
+        base = base or (committee[0] if plain else None)
         self._arms(session, committee, base)
         return committee, base
 
@@ -224,7 +234,7 @@ class Generations(Program):
         before = () if generation == 1 and session.data.config.committee else before  # which has no weights of ours
         by_moment = self.members_by == "snapshots" and not last
         count = 1 if by_moment else self.students if last else self.members
-        each = [{"title": self._title(generation, i, count), **teaching} for i in range(count)]
+        each = [{"title": f"{self.name} · generation {generation} · {i + 1}/{count}", **teaching} for i in range(count)]
         for i, own in enumerate(each if self.start == "warm" and before else []):
             own["start"] = before[i % len(before)]
         if by_moment:
@@ -286,14 +296,5 @@ class Generations(Program):
             row["quality"] = quality(session, [session.load(m) for m in committee], self.rule(), generation)
 
     def _watch(self, session: Session, share: float | None) -> None:
-        if share is None:
-            return
-        said, given = session.warnings, session.data.config.committee and len(session.generations) == 1
-        if share > 0.5:
-            why = "do all of them mean the same classes?" if given else "its members are hardly trained."
-            said.append(f"The {'given ' if given else ''}committee disagrees on {share:.0%} of the pixels: {why}")
-        if share == 0:
-            said.append("The committee never disagrees: the inconsistency mask is empty.")
-
-    def _title(self, generation: int, index: int, count: int) -> str:
-        return f"{self.name} · generation {generation} · {index + 1}/{count}"
+        given = bool(session.data.config.committee) and len(session.generations) == 1
+        session.warnings += unusual(share, given)

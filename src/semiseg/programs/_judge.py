@@ -38,8 +38,11 @@ RATE, DECAY = 3e-3, 1e-4 / 3e-3  # the paper's, per step as Keras counts
 
 
 def require_val(session: Session) -> None:
-    """Raises Refusal (exit 2) when there is no val image to learn from."""
-    if not len(session.data.val):
+    """Raises Refusal (exit 2) when there is no val image to learn from; few of them are a warning."""
+    count = len(session.data.val)
+    if count < SELECTABLE:
+        session.warnings.append(f"EvalNet learns to judge masks from {count} val images only.")
+    if not count:
         found = f"learns to judge masks from val images, and {session.data.config.data} has none"
         fix = "put some images and masks into val/images and val/masks, or train with --method im"
         raise Refusal(Problem("C08", f"--method {session.data.config.name}", found, fix), USAGE)
@@ -97,7 +100,7 @@ class _Pairs:
     seen: Tensor
 
 
-def judge_of(session: Session, members: list[Member]) -> Judge:
+def judge_of(session: Session) -> Judge:
     """Train the run's EvalNet on what generation 0 makes of the val images, or find it trained. Widths as in [0]."""
     data, path = session.data, session.run / FOLDER
     device = data.labeled.pixels.device
@@ -106,7 +109,7 @@ def judge_of(session: Session, members: list[Member]) -> Judge:
     if not storage.is_sealed(path):
         start = time.monotonic()
         with session.log.timed("evalnet"), session.log.bar("evalnet", data.config.steps) as bar:
-            pairs, typical = _pairs(session, members)
+            pairs, typical = _pairs(session, session.first)
             error = _train(network, pairs, session, bar)
         about = {"typical": typical, "error": error, "val_images": len(pairs.image), "pairs": len(pairs.row),
                  "seconds": round(time.monotonic() - start, 3),
@@ -119,8 +122,6 @@ def judge_of(session: Session, members: list[Member]) -> Judge:
     network.load_state_dict(storage.read_tensors(path / "weights.safetensors"))
     about = storage.read_json(path / "result.json")
     session.beside[FOLDER] = {k: about.get(k, 0) for k in ("seconds", "images_forwarded")}
-    if about["val_images"] < SELECTABLE:
-        session.warnings.append(f"EvalNet learned to judge masks from {about['val_images']} val images only.")
     return Judge(network.to(device).eval(), data.task, data.config.size, about["typical"])
 
 

@@ -70,7 +70,7 @@ class Program:
 def baseline(session: Session, times: int = 1, always: bool = False) -> Member | None:
     """The plain supervised model with the same augmentation, network and steps, when no member is that already.
 
-    times: how many trainings in a row what is shipped has had; labels only has one of as many steps in all.
+    times: how many trainings in a row the last student has had; labels only has one of as many steps in all.
     """
     config = session.data.config
     if not always and (not config.baseline or (config.method == "supervised" and not session.parted and times == 1)):

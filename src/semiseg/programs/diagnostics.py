@@ -197,6 +197,14 @@ def class_shares(label: Tensor, sure: Tensor | None, task: Task, doubt: float = 
     return {n: float(k / t) if t else None for n, k, t in zip(task.names, on, total, strict=True)}
 
 
+def unusual(share: float | None, given: bool) -> list[str]:
+    """Warnings where a committee disagrees on more than half of the pixels, or on none. given: it is --committee's."""
+    if share is not None and share > 0.5:
+        why = "do all of them mean the same classes?" if given else "its members are hardly trained."
+        return [f"The {'given ' if given else ''}committee disagrees on {share:.0%} of the pixels: {why}"]
+    return ["The committee never disagrees: the inconsistency mask is empty."] if share == 0 else []
+
+
 def collapse(kept: dict[str, float | None], labeled: dict[str, float | None]) -> list[str]:
     """Warnings in words: classes that the labels know and the consensus has lost, or that swallow everything."""
     lost = [n for n, share in kept.items() if share is not None and (labeled.get(n) or 0) > 10 * share]

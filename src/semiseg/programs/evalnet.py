@@ -60,7 +60,7 @@ class EvalNetProgram(Generations):
     def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:
         """The best judged mask of every image as planes, and its quality in quality.csv beside them."""
         path, table = session.run / folder, session.run / folder.replace("consensus", "quality.csv")
-        judge = judge_of(session, first_members(session, committee))  # on every try, since it counts and warns
+        judge = judge_of(session)  # on every try, since it counts and warns
         if storage.is_sealed(path) and table.is_file():
             return found(session, folder)
         storage.remove(path)  # planes without their quality
@@ -90,7 +90,7 @@ class EvalNetProgram(Generations):
     def drawing(self, session: Session, generation: int, stored: Stored) -> Drawing:
         """The kept images."""
         value = read_quality(session, generation)
-        least = self.threshold or judge_of(session, first_members(session, [])).typical
+        least = self.threshold or judge_of(session).typical
         kept = value >= least
         if not kept.any():
             session.warnings.append(
@@ -107,13 +107,6 @@ def pick(judge: Judge, image: Tensor, votes: Tensor) -> tuple[Tensor, Tensor]:
     """Of labels (M,B,…) of images (B,C,h,w), the one judged best for each image: labels (B,…), quality (B,)."""
     value, best = torch.stack([judge(image, v) for v in votes]).max(0)
     return votes[best, torch.arange(len(image), device=votes.device)], value
-
-
-def first_members(session: Session, committee: list[Member]) -> list[Member]:
-    """Generation 0 of the run; what EvalNet learns from. A given committee's is the baseline alone."""
-    return (
-        [m for m in session.members if m.generation == 0 and m.folder != "baseline"] or committee or session.members[:1]
-    )
 
 
 def write_quality(session: Session, path: Path, values: list[float]) -> None:

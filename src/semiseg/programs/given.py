@@ -131,8 +131,8 @@ def _classes(folders: Sequence[Path], beside: Path) -> ClassMap:
 def ready(session: Session, rule: Rule) -> list[Voice]:
     """The committee of --committee, and that it can label every unlabeled image; refuses all that is wrong at once."""
     data = session.data
-    if rule.vote == "mean":
-        found = "gives labels, and this program averages probabilities"
+    if rule.vote != "consensus":
+        found = "gives labels, and this program averages probabilities or trusts every pixel"
         raise Refusal(Problem("C11", "--committee", found, "use --method im, which needs labels only"), USAGE)
     voices = open_all(split(data.config.committee), data.classes, Path(data.config.data))
     if rule.agreement and rule.agreement > len(voices):

@@ -71,21 +71,28 @@ class Watched(Prepared):
 
 
 class MovingCommittee(nn.Module):
-    """A refiner. Weights of a belief become 0 where an average of the student says otherwise about the weak view."""
+    """A refiner. Weights of a belief become 0 where an average of the student says otherwise about the weak view.
+
+    Averages move and are asked once in a step, however many beliefs a method has in it.
+    """
 
     def __init__(self, student: nn.Module, task: Task, members: int) -> None:
         super().__init__()
         self.task = task
         self.student = (student,)  # whose parameters are the method's, not ours
         self.averages = nn.ModuleList(Average(student, 1 - 0.1**i) for i in range(1, members))
+        self.said: tuple[int, Tensor, list[Tensor]] | None = None  # in which step, about what, and what
 
     @torch.no_grad()
     def forward(self, unlabeled: Unlabeled, target: Target | None, clock: Clock) -> tuple[Unlabeled, Target]:
         """Move the averages to the student as it is now, ask them, and compare."""
         assert target is not None
-        votes = [target.label]
-        for average in self.averages:
-            average.update(self.student[0], clock.total)  # type: ignore[operator]
-            votes.append(self.task.label(self.task.prob(average(unlabeled.weak))).to(target.label.dtype))
+        if self.said is None or self.said[0] != clock.step or self.said[1] is not unlabeled.weak:
+            if self.said is None or self.said[0] != clock.step:
+                for average in self.averages:
+                    average.update(self.student[0], clock.total)  # type: ignore[operator]
+            votes = [self.task.label(self.task.prob(average(unlabeled.weak))) for average in self.averages]
+            self.said = clock.step, unlabeled.weak, votes
+        votes = [target.label, *(v.to(target.label.dtype) for v in self.said[2])]
         agree: Tensor = inconsistency_mask(torch.stack(votes), self.task).agree
         return unlabeled, target.replace(weight=target.weight * agree)

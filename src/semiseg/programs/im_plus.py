@@ -20,7 +20,7 @@ from semiseg.programs._lessons import grown, noised, same_size
 from semiseg.programs._recipes import FRESH
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import Stored
-from semiseg.programs.evalnet import first_members, read_quality, write_quality
+from semiseg.programs.evalnet import read_quality, write_quality
 from semiseg.programs.im import IM
 from semiseg.programs.session import Session
 from semiseg.training.config import Config
@@ -93,7 +93,7 @@ class IMPlusPlus(IMPlus):
 
     def _quality(self, session: Session, generation: int, stored: Stored) -> Tensor:
         path = session.run / f"generation-{generation}/quality.csv"
-        judge, data = judge_of(session, first_members(session, [])), session.data  # on every try: it counts and warns
+        judge, data = judge_of(session), session.data  # on every try: it counts and warns
         if not path.is_file():
             values: list[float] = []
             for chosen in batches(data.unlabeled):

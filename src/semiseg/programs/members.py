@@ -39,9 +39,23 @@ def check_ways(program: str, members: int, way: str, networks: Sequence[str]) ->
     if way == "snapshots" and networks:
         found = "names networks, and snapshots are taken of one network"
         raise Refusal(Problem("C02", f"{program}.networks", found, "leave one of the two out"), USAGE)
+    if way == "folds" and members < 2:
+        found = f"is {members}, and a fold is what the other members learn from"
+        raise Refusal(Problem("C02", f"{program}.members", found, expected="at least 2 with members_by=folds"), USAGE)
     if len(networks) > members:
         found = f"names {len(networks)} networks for {members} members"
         raise Refusal(Problem("C02", f"{program}.networks", found, f"set {program}.members={len(networks)}"), USAGE)
+
+
+def snapshot_steps(steps: int, count: int) -> tuple[int, ...]:
+    """When to take all snapshots but the last, which is the end: at equal distances over the second half of the steps.
+
+    Raises Refusal (exit 2) where there are fewer steps than members.
+    """
+    if steps < count:
+        found = f"is {steps}, too few for {count} snapshots"
+        raise Refusal(Problem("C06", "--steps", found, f"use {count} or more"), USAGE)
+    return tuple(min(round(steps * (count + i) / (2 * count)), steps - count + i) for i in range(1, count))
 
 
 def shares(

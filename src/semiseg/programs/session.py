@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from semiseg import storage
 from semiseg.data.cache import Store
-from semiseg.errors import USAGE, Problem, Refusal
 from semiseg.methods import method_class
 from semiseg.methods.base import Refiner
-from semiseg.programs.members import Share, shares
+from semiseg.programs.members import Share, shares, snapshot_steps
 from semiseg.training.config import SELECTABLE
 from semiseg.training.evaluate import evaluate
 from semiseg.training.logs import Log
@@ -47,7 +46,8 @@ class Session:
     """What a program works with.
 
     beside: folder of a network that is no member -> seconds and images_forwarded of its training; asked: folder of a
-    consensus -> those of asking for it. held: labeled images out of fold that arms were compared on; 0 where that was val.
+    consensus -> those of asking for it. first: generation 0, snapshots included. held: labeled images out of fold that
+    arms were compared on; 0 where that was val.
     """
 
     run: Path
@@ -60,6 +60,7 @@ class Session:
     beside: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: dict[str, dict[str, Any]] = field(default_factory=dict)
     shares: list[Share] = field(default_factory=list)
+    first: list[Member] = field(default_factory=list)
     held: int = 0
 
     def share_out(self, members: int, way: str, networks: Sequence[str]) -> None:
@@ -139,11 +140,7 @@ class Session:
 
         Raises Refusal (exit 2) where there are fewer steps than members.
         """
-        steps = self.data.config.steps
-        if steps < count:
-            found = f"is {steps}, too few for {count} snapshots"
-            raise Refusal(Problem("C06", "--steps", found, f"use {count} or more"), USAGE)
-        moments = tuple(min(round(steps * (count + i) / (2 * count)), steps - count + i) for i in range(1, count))
+        moments = snapshot_steps(self.data.config.steps, count)
         end = self.train(generation, 0, title, refine=refine, planes=planes, moments=moments, start=start)
         folders = [f"{end.folder}/snapshot-{i}" for i in range(count - 1)]
         return [
