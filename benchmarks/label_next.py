@@ -3,7 +3,7 @@
 python benchmarks/label_next.py DATA_ROOT [--seeds 3] [--draws 5] [--steps 500] [--split val] [--only isic2018]
 
 From a start (a committee trained on 20 labels that the seed draws) the masks of 20 more images are revealed: those at the
-top of a ranking (semiseg/programs/ranking.py; `plain` is the order of label_next.csv), or random ones. A fresh
+top of a ranking (rankings.py; `plain` is the order of label_next.csv), or random ones. A fresh
 supervised model is trained on both together, with equal steps and the same seed, and scored. The choice between rankings is
 made with --split val; --split test is for the one that was chosen, --choices names it. label_next_summary.csv: each ranking
 minus the mean of its seed's random draws, mean over seeds with its 95 % interval (Student's t).
@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
+from rankings import RANKINGS, Facts, drawn, measure
 from semiseg.batch import generator_of
 from semiseg.model import Model
 from semiseg.predict import evaluate_split
-from semiseg.programs.ranking import RANKINGS, Facts, drawn, measure
 from semiseg.programs.train import train
 from semiseg.storage import read_json
 from semiseg.training.config import Config

@@ -18,7 +18,6 @@ from semiseg.inconsistency import inconsistency_mask
 from semiseg.programs._generations import FIRST
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import load, opinions
-from semiseg.programs.ranking import Facts, plain
 from semiseg.programs.session import Member, Session
 from semiseg.report.pictures import Sample, write_samples
 from semiseg.training.evaluate import batches, images
@@ -45,11 +44,11 @@ def label_next(session: Session, outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def write_ranking(path: Path, rows: list[dict[str, Any]], committee: bool = True) -> list[dict[str, Any]]:
-    """Sort rows with image, path and score by score, most first, and write them with their rank.
+    """Sort rows with image, path and score by score, most first and equal ones by name, and write them with their rank.
 
     Columns: rank, image, path, score, inconsistent_share. committee: the score is that share.
     """
-    rows = [rows[i] for i in plain([Facts(r["image"], r["score"]) for r in rows], ())]
+    rows = sorted(rows, key=lambda r: (-r["score"], r["image"]))
     for rank, row in enumerate(rows, 1):
         row.update(rank=rank, inconsistent_share=f"{row['score']:.6f}" if committee else "")
     text = io.StringIO()

@@ -1,6 +1,6 @@
 """Which unlabeled image to label next: orders of images, from what a committee and one model make of each.
 
-`plain` is the order of label_next.csv. The others are what benchmarks/label_next.py tries against it: members disagree along
+`plain` is the order of label_next.csv. The others are what label_next.py tries against it: members disagree along
 every outline, so a plain share prefers images with large or many objects, and it puts images that are alike side by side;
 docs/explanation/what-to-label-next.md has what came of it.
 

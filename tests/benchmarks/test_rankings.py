@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from semiseg.programs import ranking as ranking_module
-from semiseg.programs.ranking import (
+import rankings
+from rankings import (
     RANKINGS,
     Facts,
     diverse,
@@ -66,8 +66,8 @@ def test_typical_stands_for_many():
 
 def test_only_the_first_are_chosen_one_after_the_other(monkeypatch):
     """Of the three with the largest scores two; the others follow by score, and nobody is asked how far they are."""
-    monkeypatch.setattr(ranking_module, "FIRST", 2)
-    monkeypatch.setattr(ranking_module, "POOL", 3)
+    monkeypatch.setattr(rankings, "FIRST", 2)
+    monkeypatch.setattr(rankings, "POOL", 3)
     assert names(typical_doubt, HOME) == "acdb"
     assert names(typical, HOME) == "acdb"  # b, which is far, is not in the pool
 
@@ -81,7 +81,7 @@ def test_features_that_are_no_numbers_or_very_large_do_not_decide():
 
 
 def test_features_of_a_large_image_are_those_of_its_tiles(monkeypatch):
-    monkeypatch.setattr(ranking_module, "TILE", 8)
+    monkeypatch.setattr(rankings, "TILE", 8)
     network = Pixelwise(1, 1).eval()
     image = torch.rand(2, 1, 20, 11)
     torch.testing.assert_close(torch.from_numpy(feature(network, image)), image.mean((-2, -1)))
