@@ -260,7 +260,7 @@ def _made(grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) 
         ("Chosen on", "val only; this set was read once per cell, after its training"),
         ("Intervals", "95 %, 2000 draws of seeds and images; Δ is paired by both"),
         ("Verdict", JOINT),
-        ("Training", duration(seconds)),
+        ("Training", f"{duration(seconds)}; members that several rows begin with are counted in each"),
         ("Commit", ", ".join(f"<code>{esc(c)}</code>" for c in dict.fromkeys(r.commit for r in rows) if c)),
     ]
     listed = [
