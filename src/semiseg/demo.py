@@ -13,7 +13,7 @@ from semiseg.report import write_report
 from semiseg.training.signals import Stopped
 
 CELLS: dict[str, int] = {"labeled": 8, "unlabeled": 202, "val": 40, "test": 80, "size": 96, "seed": 0}
-TRAINING: dict[str, Any] = {"size": 64, "batch": 8, "steps": 500, "lr": 0.01, "seed": 0, "network": "unet1x1"}
+TRAINING: dict[str, Any] = {"size": 64, "batch": 4, "steps": 1000, "lr": 0.005, "seed": 0, "network": "unet1x1"}
 MADE = {"cells", "cells-quick", "ensemble", "im", ""}  # up to the first dot: a file browser leaves .files behind
 QUICK_CELLS: dict[str, int] = {"labeled": 6, "unlabeled": 10, "val": 4, "test": 4, "size": 64, "seed": 0}
 QUICK: dict[str, Any] = {"size": 48, "batch": 4, "steps": 12, "seed": 0, "network": "unet1x1"}
