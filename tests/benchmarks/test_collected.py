@@ -18,7 +18,7 @@ FIELDS = ("cell", "status", "data", "labels", "seed", "arm", "seconds", "images_
 
 
 def val(score):
-    return {"miou": score, "dice": score}
+    return {"per_class": {"a": {"iou": score / 2}, "b": {"iou": score}}, "miou": score, "dice": score}
 
 
 def cell(folder, arm, seed=0, scores=((0.5,),), last=None, status="finished", commit="abc", labels="40", **options):

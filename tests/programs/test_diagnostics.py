@@ -79,6 +79,8 @@ def test_class_shares_count_only_what_is_sure(kind, monkeypatch):
 def test_a_class_that_the_consensus_loses_is_named():
     labeled = {"sky": 0.7, "car": 0.29, "pole": 0.01}
     assert collapse({"sky": 0.72, "car": 0.275, "pole": 0.005}, labeled) == []
+    rare = [bool(collapse({"pole": labeled["pole"] / times}, labeled)) for times in (2.9, 3.1)]
+    assert rare == [False, True]  # a third is too little
     (said,) = collapse({"sky": 0.71, "car": 0.29, "pole": 0.0}, labeled)
     assert "pole (1.0% of the labeled pixels, 0.00% of these)" in said and "car" not in said
     both = collapse({"sky": 0.999, "car": 0.001, "pole": 0.0}, labeled)

@@ -205,16 +205,20 @@ def unusual(share: float | None, given: bool) -> list[str]:
     return ["The committee never disagrees: the inconsistency mask is empty."] if share == 0 else []
 
 
+RARER = 3
+"""A class that is so many times rarer in a consensus than in the labels is lost: by then its IoU has fallen on vnc_em."""
+
+
 def collapse(kept: dict[str, float | None], labeled: dict[str, float | None]) -> list[str]:
     """Warnings in words: classes that the labels know and the consensus has lost, or that swallow everything."""
-    lost = [n for n, share in kept.items() if share is not None and (labeled.get(n) or 0) > 10 * share]
+    lost = [n for n, share in kept.items() if share is not None and (labeled.get(n) or 0) > RARER * share]
     swallowed = [n for n, share in kept.items() if share is not None and share > 0.99 > (labeled.get(n) or 0) + 0.05]
     said = []
     if lost:
         shown = ", ".join(
             f"{n} ({labeled[n] or 0:.1%} of the labeled pixels, {kept[n] or 0:.2%} of these)" for n in lost
         )
-        said.append(f"Hardly anything that the committee agrees on belongs to {shown}: students will forget it.")
+        said.append(f"Of what the committee agrees on too little belongs to {shown}: students will forget it.")
     if swallowed:
         said.append(f"Nearly everything that the committee agrees on is {', '.join(swallowed)}.")
     return said
