@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -253,6 +254,9 @@ def _arguments(argv: list[str]) -> list[str]:
 
 def main() -> None:
     """Run a command; every refusal becomes its lines and its exit code, everything else a bug report (exit 1)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # redirected on Windows neither knows Δ or −
+            stream.reconfigure(errors="replace")
     debug = "--debug" in sys.argv
     argv = [a for a in sys.argv[1:] if a != "--debug"] or ["--help"]
     sys.exit(

@@ -218,6 +218,7 @@ def describe(name: str | None, as_json: bool) -> tuple[Any, bool, list[str], str
     from semiseg.methods import METHODS, arguments, method_class
     from semiseg.methods.own import parted
     from semiseg.programs import PROGRAMS, program_class
+    from semiseg.programs._generations import Generations
     from semiseg.training.config import settings
 
     known = [*METHODS, *PROGRAMS]
@@ -233,9 +234,13 @@ def describe(name: str | None, as_json: bool) -> tuple[Any, bool, list[str], str
         raise Refusal(Problem("C03", name, "is no method or program", fix), USAGE)
     cls: Any = program_class(name) if name in PROGRAMS else method_class(name)
     found = arguments(cls)
+    if settled := [k for k in getattr(cls, "settled", ()) if k in found]:  # left empty they become what the preset says
+        made = cls()
+        found |= {k: getattr(made, k) for k in settled}
     about = inspect.getdoc(inspect.getmodule(cls)) or ""
     prefix = f"{name}." if name in PROGRAMS else ""
-    doc = inspect.cleandoc(cls.__doc__ or "")
+    told = [cls, *([Generations] if issubclass(cls, Generations) else [])]  # which says what their arguments mean
+    doc = "\n\n".join(inspect.cleandoc(c.__doc__ or "") for c in told)
     lines = [about, "", doc, "", "arguments (--set NAME=VALUE):"]
     lines += [f"  {prefix}{k} = {v!r}" for k, v in found.items()] or ["  none"]
     lines += ["", "settings of every training (--set NAME=VALUE):"]

@@ -61,7 +61,7 @@ def masked_mean(loss: Tensor, known: Tensor, weight: Tensor | None = None) -> Te
 
 
 def dice_loss(prob: Tensor, truth: Tensor, known: Tensor, smooth: float = 1.0) -> Tensor:
-    """1 - soft Dice pooled over the batch, averaged over channels that occur in `truth` (all of them if none does).
+    """1 - soft Dice pooled over the batch, averaged over channels that occur in `truth` (0 if none does).
 
     prob, truth (B,K,H,W) in [0,1]; known (B,1|K,H,W) in [0,1] weighs each pixel. Dice = (2 Σpt + s) / (Σp + Σt + s),
     Milletari et al. 2016 without squares; pooled over the batch as nnU-Net's batch Dice.

@@ -51,7 +51,7 @@ class Model:
         data, config = record["data"], record["config"]
         self.classes = ClassMap.from_json(data["classes"])
         self.task: Task = make_task(self.classes.kind, self.classes.names)
-        self.units = Units(**{k: tuple(v) for k, v in data["units"].items()})
+        self.units = Units.from_json(data["units"])
         self.channels, self.dtype, self.resize = data["channels"], data["dtype"], config["resize"]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.folders = {"model": summary["model"]["folder"], "committee": summary["committee"]}

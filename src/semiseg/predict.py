@@ -43,7 +43,7 @@ def scan_images(images: Path) -> tuple[walk.Scan, list[Problem]]:
     Raises Refusal D03, D04, D15, D16 (exit 3).
     """
     if images.is_file():
-        return walk.Scan({images.stem: images}), []
+        return walk.Scan({walk.nfc(images.stem): images}), []
     if not images.is_dir():
         raise Refusal(Problem("D03", shown(images), "does not exist", "give an image or a folder of images"), DATA)
     inner = images / "images" if (images / "images").is_dir() else images
@@ -156,7 +156,7 @@ def evaluate_split(model: Model, data: Path, split: str, progress: Progress | No
     Refusal (exit 3) with everything in the folder that cannot be scored, or whose masks mean something else.
     """
     trained = storage.read_json(model.run / "run.json")["data"]
-    own = Path(trained["path"]).resolve() == data.resolve()
+    own = Path(trained.get("folder", trained["path"])).resolve() == data.resolve()
     items = scorable(data, model.classes, split, trained["splits"] if own else {}, model.unfit)
     metrics = model.task.metrics()
     for number, item in enumerate(items, 1):

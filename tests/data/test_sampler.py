@@ -186,3 +186,16 @@ def test_a_stream_read_in_smaller_steps_is_the_same_stream():
 def test_unknown_augmentation():
     with pytest.raises(Refusal, match="none or default"):
         feed(augment="strong")
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_batches_are_where_networks_are_wherever_the_pixels_lie(stacked):
+    """A store that does not fit a GPU stays outside; whatever a step is given is on the device."""
+    made = feed(stacked=stacked, augment="none")
+    planes = tuple(torch.ones(len(made.unlabeled_store.pixels), 2 if stacked else 1, dtype=torch.uint8) for _ in "ab")
+    away = replace(made, planes=planes, units=replace(made.units, device="meta"))
+    labeled, unlabeled = away.labeled(0), away.unlabeled(0, ("weak",))
+    tensors = [labeled.image, labeled.mask, unlabeled.weak, *unlabeled.strong, unlabeled.valid,
+               unlabeled.planes.label, unlabeled.planes.agree]  # fmt: skip
+    assert {t.device.type for t in tensors} == {"meta"}
+    assert labeled.image.shape == made.labeled(0).image.shape

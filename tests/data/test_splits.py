@@ -41,6 +41,14 @@ def test_stems_in_every_shape(tmp_path):
     assert names(index.val) == ["d"] and names(index.test) == ["f"]
 
 
+def test_a_line_with_a_space_is_that_file_where_there_is_one(tmp_path):
+    """And no pair of "cell" and "2.png"."""
+    touch(tmp_path, "images/cell.png", "images/cell 2.png", "masks/cell.png")
+    index = lists(tmp_path, labeled="cell.png", unlabeled="cell 2.png")
+    assert not index.problems
+    assert names(index.labeled) == ["cell"] and names(index.unlabeled) == ["cell 2"]
+
+
 def test_pairs_as_in_unimatch_and_cps(tmp_path):
     touch(tmp_path, *(f"JPEGImages/{n}.jpg" for n in ("1", "2", "3 x")), "Seg/1.png", "Seg/2.png", "Seg/3 x.png")
     text = "JPEGImages/1.jpg Seg/1.png\n/JPEGImages/2.jpg\t/Seg/2.png\nJPEGImages/3 x.jpg Seg/3 x.png"

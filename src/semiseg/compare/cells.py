@@ -274,8 +274,8 @@ def last_step(log: Path) -> int:
 def message(out: Path, name: str, code: int) -> str:
     """Why a cell failed, in its own words."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        said = json.loads((out / "logs" / f"{name}.json").read_text().splitlines()[-1])
+        said = json.loads((out / "logs" / f"{name}.json").read_text(encoding="utf-8").splitlines()[-1])
         return "; ".join(str(Problem(**p)) for p in said["error"]["problems"])
     with suppress(OSError, IndexError):
-        return f"ended with code {code}: {(out / 'logs' / f'{name}.txt').read_text().splitlines()[-1]}"
+        return f"ended with code {code}: {(out / 'logs' / f'{name}.txt').read_text(encoding='utf-8').splitlines()[-1]}"
     return f"ended with code {code}"

@@ -114,7 +114,7 @@ def _curve(arm: Arm) -> list[tuple[float, float]]:
 def val_rows(path: Path) -> list[tuple[float, float]]:
     """(step, mIoU on val) of a member's log."""
     rows = []
-    with suppress(OSError, csv.Error), path.open(newline="") as file:
+    with suppress(OSError, csv.Error), path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             step, value = number(row.get("step")), number(row.get("miou"))
             if row.get("split") == "val" and step is not None and value is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -187,7 +187,7 @@ def _ordered(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterat
 def load(folder: Path) -> Store:
     """Open a finished store; damaged sizes are refused, contents are memory-mapped."""
     storage.verify(folder, deep=False)
-    table = json.loads((folder / "table.json").read_text())
+    table = json.loads((folder / "table.json").read_text(encoding="utf-8"))
     kind = {"uint16": np.int16}.get(table["dtype"], table["dtype"])
     pixels = _map(folder / "pixels.bin", kind, table["channels"])
     labels = _map(folder / "labels.bin", np.uint8, table["labels"]) if table.get("labels") else None
@@ -204,15 +204,26 @@ def _map(path: Path, dtype: Any, columns: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Units:
-    """How stored numbers become unit range, per channel: (x - low) / (high - low). Fixed at training, kept by the model."""
+    """How stored numbers become unit range, per channel: (x - low) / (high - low). Fixed at training, kept by the model.
+
+    device: where images are wanted, wherever the store lies; "" = there.
+    """
 
     low: tuple[float, ...]
     high: tuple[float, ...]
     mean: tuple[float, ...]  # of the labeled images, in unit range
     std: tuple[float, ...]
+    device: str = ""
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Iterable[float]]) -> Units:
+        """Of four lists of numbers by their names."""
+        low, high, mean, std = (tuple(float(v) for v in raw[k]) for k in ("low", "high", "mean", "std"))
+        return cls(low, high, mean, std)
 
     def apply(self, x: Tensor) -> Tensor:
-        """(…,C,H,W) float to unit range."""
+        """(…,C,H,W) float to unit range, on the device."""
+        x = x.to(self.device) if self.device else x
         low = torch.tensor(self.low, device=x.device).view(-1, 1, 1)
         span = torch.tensor(self.high, device=x.device).view(-1, 1, 1) - low
         return (x - low) / span
@@ -229,7 +240,7 @@ def measure(store: Store) -> Units:
         high = np.where(high > low, high, low + 1)
     unit = (sample - low) / (high - low)
     std = np.maximum(unit.std(0), 1e-3)  # a constant channel must not divide by zero
-    return Units(*(tuple(float(v) for v in a) for a in (low, high, unit.mean(0), std)))
+    return Units.from_json({"low": low, "high": high, "mean": unit.mean(0), "std": std})
 
 
 def has_an_up(store: Store, limit: float = 0.15, sure: float = 4.0) -> bool:

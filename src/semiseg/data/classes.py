@@ -43,7 +43,11 @@ class Encoded:
             return tiff.write_channels(self.array)
         image = Image.fromarray(self.array)
         if self.palette is not None:
-            image.putpalette([c for color in self.palette for c in color])
+            whole = (
+                *self.palette,
+                *[(255, 255, 255)] * (256 - len(self.palette)),
+            )  # of fewer Pillow makes too few bits
+            image.putpalette([c for color in whole for c in color])
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return buffer.getvalue()
@@ -106,14 +110,16 @@ class ClassMap:
         binary = self.kind == "binary"
         if self.coding == "colors":
             return {"": Encoded(np.array(self.colors, np.uint8)[label])}
-        table = np.array(self.values, np.uint16 if max(self.values) > 255 else np.uint8)
+        most = max(*self.values, *(v for v in self.ignore if isinstance(v, int)))  # an ignore value may be put in
+        table = np.array(self.values, np.uint16 if most > 255 else np.uint8)
         coded = table[label]
         if self.coding == "folders":
             planes = coded[None] if binary else coded
             return {name: Encoded(plane, self.palette) for name, plane in zip(self.names, planes, strict=True)}
         if self.coding == "channels":
             return {"": Encoded(np.moveaxis(coded[None] if binary else coded, 0, -1), suffix=".tif")}
-        return {"": Encoded(np.stack([coded] * 3, -1)) if self.replicate else Encoded(coded, self.palette)}
+        same = self.replicate and most < 256  # there is no PNG of three channels with more
+        return {"": Encoded(np.stack([coded] * 3, -1)) if same else Encoded(coded, self.palette)}
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and strings; `from_json` gives the same map back."""

@@ -129,6 +129,8 @@ def _spec(raw: dict[str, Any]) -> Spec:
         raise _Wrong(f"names {len(names)} classes for a binary task", fix)
     if task != "multilabel" and (colors or values) and len(names) < 2:
         raise _Wrong("gives one colour or value only", "name the background too")
+    if task == "multiclass" and len(names) < 2:
+        raise _Wrong("names one class for a multiclass task", "name the background too")
     return Spec(names, task, values, colors, _ignore(raw))
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from semiseg.data import tiff
+from semiseg.data import depth, tiff
 from semiseg.errors import Problem, Refusal
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"})
@@ -124,7 +124,7 @@ def probe(path: Path) -> tuple[int, int, int, str]:
             width, height = image.size
             if image.getexif().get(0x0112, 1) >= 5:
                 width, height = height, width
-            if wide := _wide(data):
+            if wide := depth.wide(data):
                 return height, width, 1 if len(wide) == 1 else 3, "uint16"
             kind = "uint16" if image.mode.startswith("I") else "float32" if image.mode == "F" else "uint8"
             return height, width, _CHANNELS.get(image.mode, 3), kind
@@ -198,31 +198,13 @@ def _image(data: bytes, path: Path, limit: int) -> Picture:
         image.load()
         notes = _suffix_note(path, str(image.format))
         straight = ImageOps.exif_transpose(image)
-    array, more = _sixteen(data, path, limit) if _wide(data) else _pixels(straight)
+    array, more = _sixteen(data, path, limit) if depth.wide(data) else _pixels(straight)
     return Picture(array, notes + more)
 
 
-def _wide(data: bytes) -> tuple[str, ...]:
-    """How to read the bytes of a 16-bit PNG in colour or with alpha; empty for anything else.
-
-    Pillow makes 8 bits of them: "RGB;16B" is the first byte of each sample, "RGB;16L" the second. Grey and alpha have four
-    bytes together, as RGBA has.
-    """
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[24] != 16:
-        return ()
-    return {2: ("RGB;16B", "RGB;16L"), 4: ("RGBA",), 6: ("RGBA;16B", "RGBA;16L")}.get(data[25], ())
-
-
 def _sixteen(data: bytes, path: Path, limit: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(H,W,1|3) uint16 of a PNG that `_wide` knows, and notes."""
-    parts = []
-    for raw in _wide(data):
-        with _open(data, path, limit) as image:
-            opened: Any = image
-            opened.tile = [tile._replace(args=raw) for tile in opened.tile]
-            parts.append(np.array(ImageOps.exif_transpose(opened)))
-    high, low = parts if len(parts) == 2 else (parts[0][..., ::2], parts[0][..., 1::2])
-    array = high.astype(np.uint16) << 8 | low
+    """(H,W,1|3) uint16 without alpha, and notes."""
+    array = depth.sixteen(data, lambda: _open(data, path, limit))
     return (array, ()) if array.shape[2] == 3 else (np.ascontiguousarray(array[..., :-1]), tiff.dropped(array[..., -1]))
 
 
@@ -262,6 +244,12 @@ def _mask(data: bytes, path: Path, limit: int) -> Mask:
         if straight.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
             straight = straight.convert("RGB")
         array = np.array(straight)
+        if (how := depth.stretched(data)) and not set(np.unique(array)) <= {0, array.max(initial=0)}:
+            raise refusal(
+                "D10", path, f"{how}, so its values may be ids or levels of grey", "save class ids as 8-bit PNG"
+            )
+        if depth.wide(data):
+            array = depth.narrowed(depth.sixteen(data, lambda: _open(data, path, limit)))
         if straight.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
             alpha = array[..., -1]
             if alpha.min() != alpha.max():

@@ -235,7 +235,7 @@ def _outliers(ids: list[int], files: Counter[int]) -> set[int]:
 
 
 def _palette(found: Found) -> tuple[tuple[int, int, int], ...] | None:
-    return next((f.palette for f in found.facts if f.palette), None)
+    return max((f.palette for f in found.facts if f.palette), key=len, default=None)
 
 
 def _indexed(found: Found) -> bool:

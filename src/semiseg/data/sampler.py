@@ -95,6 +95,7 @@ class Feed:
         image = views.take_pixels(store, crop, self.units)
         if self.augment == "default":
             image = views.photometric(image, views.VIEWS["train"], generator)
+        mask = mask.to(image.device)
         return Labeled(image, mask if store.stacked else mask[:, 0].long())
 
     def unlabeled(self, step: int, names: tuple[str, ...]) -> Unlabeled | None:
@@ -112,7 +113,7 @@ class Feed:
             crop = views.Crop(crop.index, torch.where(on, plain.x, crop.x), torch.where(on, plain.y, crop.y))
         weak = views.take_pixels(store, crop, self.units)
         strong = tuple(self._view(weak, name, generator_of(*key, i, name, step), clean) for i, name in enumerate(names))
-        return Unlabeled(weak, strong, views.valid(store, crop), self._planes(store, crop))
+        return Unlabeled(weak, strong, views.valid(store, crop).to(weak.device), self._planes(store, crop, weak.device))
 
     @property
     def drawn(self) -> int:
@@ -155,9 +156,9 @@ class Feed:
             view = torch.where(clean.view(-1, 1, 1, 1).to(weak.device), weak, view)
         return view
 
-    def _planes(self, store: Store, crop: views.Crop) -> Planes | None:
+    def _planes(self, store: Store, crop: views.Crop, device: torch.device) -> Planes | None:
         if self.planes is None:
             return None
-        label = views.take_labels(self.planes[0], store, crop)
-        agree = views.take_labels(self.planes[1], store, crop) == 1
+        label, agree = (views.take_labels(plane, store, crop).to(device) for plane in self.planes)
+        agree = agree == 1
         return Planes(label if self.labeled_store.stacked else label[:, 0].long(), agree)

@@ -109,10 +109,8 @@ def _item(root: Path, entry: str, images: Scan, masks: Masks) -> Item | Problem:
     """One line as an item: a stem, an image path, or an "image mask" pair."""
     if entry in images.files:
         return Item(entry, images.files[entry], masks.files.get(entry, ()))
-    pairs = [(f"JPEGImages/{entry}.jpg", ""), (entry, "")] + [
-        (entry[:i], entry[i + 1 :]) for i, c in enumerate(entry) if c in " \t"
-    ]
-    for left, right in reversed(pairs):
+    parted = [(entry[:i], entry[i + 1 :]) for i, c in enumerate(entry) if c in " \t"]
+    for left, right in [(entry, ""), *reversed(parted), (f"JPEGImages/{entry}.jpg", "")]:
         path = _inside(root, left, images)
         if path is None:
             continue

@@ -58,6 +58,8 @@ def scan(folder: Path) -> Scan:
             continue
         raw = path.relative_to(folder).with_suffix("").as_posix()
         name = nfc(raw)
+        if not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name):
+            found.problems.append(Problem("D17", shown(path), "has a name that is not UTF-8", "rename it"))
         if (first := seen.get(name.casefold())) is not None:
             found.problems.append(_clash(path, raw, *first))
             continue

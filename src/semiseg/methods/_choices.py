@@ -45,6 +45,13 @@ def select(name: str, target: Target, task: Task, threshold: float) -> Target:
     return target.keep(lambda t: t.confidence >= threshold)
 
 
+def only(mix: str, classes: tuple[int, ...]) -> tuple[int, ...]:
+    """The classes that are pasted; refuses (exit 2) some where nothing is pasted by class."""
+    if classes and mix != "supmix":
+        raise usage("classes", f"names classes, which mix={mix} does not paste", "add mix=supmix, or leave it out")
+    return classes
+
+
 def mixed(
     name: str,
     strong: Tensor,

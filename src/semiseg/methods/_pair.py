@@ -55,5 +55,5 @@ class CrossPseudo(Method):
         return {"loss": sup + self.strength(clock) * cross, "sup": sup, "cross": cross}
 
     def images_per_step(self, labeled: int, unlabeled: int) -> int:
-        """Each branch sees the labeled images, the clean ones and the mixed ones."""
-        return 2 * (labeled + 2 * unlabeled)
+        """Each branch sees the labeled images, the clean ones and the mixed ones; labeled ones beside a single clean one."""
+        return 2 * (labeled + 2 * unlabeled + labeled * (unlabeled == 1))

@@ -121,8 +121,11 @@ class CrossMatch(Method):
         weight = target.weight * target.valid
         if weight.shape[1] > 1:
             weight = weight.repeat_interleave(2, 1)
-        first = 0 if self.background else 1
-        return losses.squared_dice_loss(prob[:, first:], truth[:, first:], weight, absent=self.absent)
+        on = (
+            slice(None) if self.background else slice(1, None, 2 if self.task.multilabel else 1)
+        )  # folded: off, on, off, …
+        weight = weight[:, on] if weight.shape[1] > 1 else weight
+        return losses.squared_dice_loss(prob[:, on], truth[:, on], weight, absent=self.absent)
 
     def images_per_step(self, labeled: int, unlabeled: int) -> int:
         """The weak and two strong views; the weak one again in eval mode."""

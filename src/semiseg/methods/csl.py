@@ -21,6 +21,7 @@ from torch import Tensor
 
 from semiseg.batch import Clock, Labeled, Target, Unlabeled
 from semiseg.data.mixing import cut_boxes, cutmix
+from semiseg.errors import usage
 from semiseg.methods._choices import check
 from semiseg.methods._separation import separation
 from semiseg.methods.base import Make, Method
@@ -59,6 +60,8 @@ class CSL(Method):
         check(believed=believed)
         self.believed = believed
         self.alpha, self.version = alpha, version
+        if side < 1:
+            raise usage("side", f"is {side}", expected="at least 1 pixel: a cell that is hidden has a size here")
         self.side, self.cover, self.dropout = side, cover, dropout
         self.weight, self.warmup, self.ramp = weight, warmup, ramp
 

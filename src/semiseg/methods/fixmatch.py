@@ -44,7 +44,7 @@ class FixMatch(Method):
         super().__init__(make, task)
         _choices.check(refine=refine, mix=mix, view=view)
         self.views = ("strong", "strong") if view == "masked" else ("strong",)
-        self.classes = chosen(classes, task)
+        self.classes = _choices.only(mix, chosen(classes, task))
         self.threshold, self.rule, self.mix, self.view = threshold, refine, mix, view
         self.weight, self.warmup, self.ramp = weight, warmup, ramp
 

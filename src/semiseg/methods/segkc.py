@@ -140,6 +140,10 @@ class SegKC(Method):
         return 2 * (labeled + 2 * unlabeled)
 
 
+HEADS = {"dpt:64": "dpt:128", "dpt:128": "dpt:256"}
+"""Of the published models, by the size of their encoder (`networks.VARIANTS`)."""
+
+
 def larger(network: nn.Module) -> str:
     """The name of a network with a larger encoder, "" where none is known."""
     alpha, name = getattr(network, "alpha", None), str(getattr(network, "name", ""))
@@ -148,7 +152,7 @@ def larger(network: nn.Module) -> str:
     arch, _, encoder = name.partition("/")
     for small, large in LARGER:
         if encoder.removeprefix("tu-").startswith(small):
-            return f"{arch}/{encoder.replace(small, large, 1)}"
+            return f"{HEADS.get(arch, arch)}/{encoder.replace(small, large, 1)}"
     return ""
 
 

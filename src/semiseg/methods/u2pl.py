@@ -48,7 +48,7 @@ class Taught(NamedTuple):
 
 
 class U2PL(Method):
-    """L = L_sup + weight · ramp(t) · (L_u + contrast · L_c), on images that are only flipped, scaled, cropped and mixed.
+    """L = L_sup + weight · ramp(t) · (L_u + contrast · L_c), on unlabeled images that are not recoloured.
 
     α = unreliable · (1 - t): L_u = the mean CE over the pixels below the (1-α) quantile of entropy / their share. L_c:
     InfoNCE of anchors against the mean key of their class and remembered keys of what the teacher ruled out. Anchors of

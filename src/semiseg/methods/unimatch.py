@@ -54,7 +54,7 @@ class UniMatch(Method):
     ) -> None:
         super().__init__(make, task)
         _choices.check(levels=levels, refine=refine, mix=mix, view=view)
-        self.classes = chosen(classes, task)
+        self.classes = _choices.only(mix, chosen(classes, task))
         self.threshold, self.rule, self.mix, self.view = threshold, refine, mix, view
         self.dropout, self.levels = dropout, levels
         self.weight, self.warmup, self.ramp = weight, warmup, ramp

@@ -103,7 +103,7 @@ class _Pairs:
 def judge_of(session: Session) -> Judge:
     """Train the run's EvalNet on what generation 0 makes of the val images, or find it trained. Widths as in [0]."""
     data, path = session.data, session.run / FOLDER
-    device = data.labeled.pixels.device
+    device = data.device
     torch.manual_seed(seed_of(data.config.seed, "evalnet"))
     network = EvalNet(data.checked.channels, data.task.channels, 1.0 if data.task.channels == 1 else 2.0).to(device)
     if not storage.is_sealed(path):
@@ -135,6 +135,7 @@ def _pairs(session: Session, members: list[Member]) -> tuple[_Pairs, float]:
         image, truth = images(data.val, [i], data.units), data.val.label(i)
         assert truth is not None
         votes, _ = opinions(networks, task, image)
+        truth = truth.to(votes.device)
         masks = [*votes[:, 0], truth]
         if len(members) > 1:
             masks.append(_some(votes, task, generator_of(data.config.seed, "evalnet", "consensus", i)))

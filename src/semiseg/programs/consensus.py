@@ -212,7 +212,7 @@ def load(path: Path) -> Stored:
         flat = np.memmap(path / f"{name}.bin", np.uint8, mode="c")
         return torch.from_numpy(flat.reshape(-1, about[name]))
 
-    with (path / "inconsistency.csv").open(newline="") as file:
+    with (path / "inconsistency.csv").open(newline="", encoding="utf-8") as file:
         rows = [{**r, "inconsistent_share": float(r["inconsistent_share"]) if r["inconsistent_share"] else None}
                 for r in csv.DictReader(file)]  # fmt: skip
     absent = about.get("absent", [name for name, value in about["per_class"].items() if value is None])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,5 @@ def encode(label: np.ndarray, classes: ClassMap) -> list[bytes]:
             where = np.moveaxis(where, 0, -1) if where.ndim == 3 else where
             where = where[..., None] if where.ndim == 2 and classes.coding == "channels" else where
             coded.array[where] = classes.ignore[0]
-            if coded.palette is not None:  # a file with fewer colours has too few bits for the value
-                coded = replace(coded, palette=(*coded.palette, *[(255, 255, 255)] * (256 - len(coded.palette))))
         files.append(coded.to_bytes())
     return files

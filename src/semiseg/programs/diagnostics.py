@@ -125,7 +125,7 @@ def _table(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]])
 def _stored(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -136,7 +136,7 @@ def _asked(session: Session, networks: Sequence[nn.Module], rule: Rule, store: S
         made = inconsistency_mask(votes, task, agreement=rule.agreement, reduce=rule.reduce,  # type: ignore[arg-type]
                                   erode=rule.erode, dilate=rule.dilate)  # fmt: skip
         assert mean is not None
-        truth = torch.stack([_truth(store, i) for i in chosen])
+        truth = torch.stack([_truth(store, i) for i in chosen]).to(votes.device)
         counts = mask_counts(task, task.label(mean), made.agree, truth)
         yield from zip((store.names[i] for i in chosen), counts, strict=True)
 

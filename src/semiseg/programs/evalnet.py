@@ -120,5 +120,5 @@ def write_quality(session: Session, path: Path, values: list[float]) -> None:
 
 def read_quality(session: Session, generation: int) -> Tensor:
     """(N,) predicted quality of every unlabeled image, as written by `write_quality`."""
-    with (session.run / f"generation-{generation}/quality.csv").open(newline="") as file:
+    with (session.run / f"generation-{generation}/quality.csv").open(newline="", encoding="utf-8") as file:
         return torch.tensor([float(row["quality"]) for row in csv.DictReader(file)])

@@ -41,7 +41,7 @@ class Exported(Model):
         about, session = _read(path)
         self.classes = ClassMap.from_json(about["classes"])
         self.task = make_task(self.classes.kind, self.classes.names)
-        self.units = Units(**{k: tuple(v) for k, v in about["units"].items()})
+        self.units = Units.from_json(about["units"])
         self.channels, self.dtype, self.resize = about["channels"], about["dtype"], about["resize"]
         self.device, self.config, self.ensemble = torch.device("cpu"), {}, False
         self.folders = {"model": "", "committee": [""]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,8 @@ def samples(session: Session, outcome: Outcome, ranking: list[dict[str, Any]]) -
 
 
 def _colors(classes: ClassMap) -> Sequence[Sequence[int]] | None:
-    """The user's own colours of the classes, where their masks have them."""
-    if classes.colors or not classes.palette:
+    """The user's own colours of the classes, where their masks have them. The palette of a label's own file has none."""
+    if classes.colors or not classes.palette or classes.kind == "multilabel":
         return classes.colors or None
     values = classes.values[-1:] if classes.kind == "binary" else classes.values
     return [classes.palette[v] for v in values] if max(values) < len(classes.palette) else None
@@ -144,14 +145,22 @@ def _picture(image: Tensor, dtype: str) -> np.ndarray:
     return array.astype(np.uint8) if dtype == "uint8" else array
 
 
+def _peak() -> int | None:
+    """The most memory that this process has held, in MB; None where nobody counts it (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, else kilobytes
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+
+
 def summary(session: Session, outcome: Outcome, command: str, wall: float) -> dict[str, Any]:
     """summary.json: everything the report and `semiseg.load` read."""
     data, config = session.data, session.data.config
     model = outcome.model
     trained = [*(m.result for m in session.members), *session.beside.values()]
     asked = list(session.asked.values())
-    import resource
-
     return {
         "name": config.name, "method": config.method, "program": config.program or None,
         "kind": data.classes.kind, "classes": list(data.classes.names),
@@ -171,5 +180,5 @@ def summary(session: Session, outcome: Outcome, command: str, wall: float) -> di
                     "training_all_tries": round(sum(c["seconds"] for c in trained), 2),
                     **({"consensus_all_tries": round(sum(c["seconds"] for c in asked), 2)} if asked else {})},
         "models_trained": len(trained), "images_forwarded": sum(c["images_forwarded"] for c in [*trained, *asked]),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_memory_mb": _peak(),
     }  # fmt: skip

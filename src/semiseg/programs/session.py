@@ -183,7 +183,7 @@ class Session:
         bare = replace(data, config=replace(data.config, weights="", freeze=False))  # trained weights follow
         network = bare.make()
         network.load_state_dict(storage.read_tensors(self.weights(member)))
-        return network.to(self.data.labeled.pixels.device).eval()
+        return network.to(self.data.device).eval()
 
     def selectable(self) -> bool:
         """May val choose between models? Below 20 images, or on different ones, no single score selects anything."""

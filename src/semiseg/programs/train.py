@@ -78,8 +78,10 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
 
 def default_method(options: Mapping[str, Any]) -> str:
     """What `semiseg train my_images` does: im where there are unlabeled images to learn from, supervised otherwise."""
-    some = bool(find(Path(options["data"])).unlabeled) or options.get("labels") not in (None, "all")
-    return "im" if some and not options.get("oracle") else "supervised"
+    index = find(Path(options["data"]))
+    wanted = amount(str(options.get("labels") or "all"))
+    fewer = wanted < 1 if isinstance(wanted, float) else isinstance(wanted, int) and wanted < len(index.labeled)
+    return "im" if (index.unlabeled or fewer) and not options.get("oracle") else "supervised"
 
 
 def train(

@@ -139,7 +139,10 @@ def next_commands(facts: Facts, verdict: Verdict) -> str:
     if facts.queue:
         data = shlex.quote(data_name(facts) or "my_data")
         steps.append(
-            ("After labeling some of the images listed above", f"semiseg check {data} && semiseg train {data}")
+            (
+                "After labeling some of the images listed above",
+                f"semiseg check {data} && semiseg train {data} --out {shlex.quote(run_name(facts) + '-2')}",
+            )
         )
     if verdict.model is None or verdict.model.miou is None:
         steps.append(("With a few labeled images in val/, the next report has scores", "semiseg check my_data"))

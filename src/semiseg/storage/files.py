@@ -116,8 +116,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def json_bytes(obj: object) -> bytes:
-    """JSON as it stands in our files: UTF-8, no NaN, keys in the given order, one newline at the end."""
-    return (json.dumps(obj, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """JSON as it stands in our files: UTF-8, no NaN, keys in the given order, one newline at the end.
+
+    A name that is not UTF-8 keeps its bytes as escapes, which JSON reads back.
+    """
+    return (json.dumps(obj, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def write_json(path: Path, obj: object) -> None:

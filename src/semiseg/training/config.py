@@ -92,7 +92,10 @@ class Config:
         return [self.reuse] if whole else [run for run in self.reuse.split(os.pathsep) if run]
 
     def shape(self, key: tuple[object, ...], method: str, data: str) -> str:
-        """A fingerprint of everything that decides what a member of generation 0 becomes; data: the set's hash."""
+        """A fingerprint of every setting that decides what a member of generation 0 becomes; data: the set's hash.
+
+        Not of the code: what another version trained is taken over too, and result.json says which commit that was.
+        """
         other = FREE | {"program", "program_args", "baseline", "epochs", "committee"}
         kept = {k: v for k, v in self.to_json().items() if k not in other}
         kept |= {"method": method, "method_args": self.method_args if method == self.method else {}}

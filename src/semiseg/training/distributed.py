@@ -1,6 +1,7 @@
 """Several processes training one member, one per device: what Fabric leaves to us.
 
-Each process sees its own part of the global batch. Gradients are averaged by DDP, loss denominators are summed over
+Each process is to see its own part of the global batch, which a `Feed` does not deal out yet: `train` refuses several.
+Gradients are averaged by DDP, loss denominators are summed over
 processes by `losses.count`, and the running statistics of batch normalisation are averaged here after every step, so that
 students, and with them their teachers, stay equal everywhere without SyncBatchNorm, which CPUs do not have.
 """

@@ -31,7 +31,7 @@ def batches(store: Store, limit: int = BATCH_PIXELS) -> Iterator[list[int]]:
 
 
 def images(store: Store, chosen: Sequence[int], units: Units) -> Tensor:
-    """(B,C,h,w) in unit range, images of one size."""
+    """(B,C,h,w) in unit range, images of one size, where networks are."""
     return units.apply(torch.stack([store.image(i) for i in chosen]))
 
 
@@ -49,7 +49,7 @@ def evaluate(
         for row, i in enumerate(chosen):
             mask = store.label(i)
             assert mask is not None
-            metrics.update(label[row], mask)
+            metrics.update(label[row], mask.to(label.device))
     for net, mode in zip(networks, training, strict=True):
         net.train(mode)
     return metrics.compute()

@@ -123,6 +123,7 @@ class _Run:
             state = checkpoint.load(path, self.modules, self.optimizer)
             self.step, self.seconds, self.best_step = state["step"], state["seconds"], state["best_step"]
             self.best_val = state["best_val"]
+            self.fabric.strategy.precision.load_state_dict(state.get("scale", {}))
             device = self.fabric.device
             self.window = [{k: torch.tensor(v, device=device) for k, v in w.items()} for w in state["window"]]
         seen = storage.CsvLog.truncate(folder / "metrics.csv", self.step)
@@ -178,7 +179,10 @@ class _Run:
             norm = self.fabric.clip_gradients(
                 self.wrapped, self.optimizer, max_norm=config.clip, error_if_nonfinite=False
             )
-            finite = torch.isfinite(norm) if isinstance(norm, Tensor) else torch.isfinite(losses["loss"])
+            scaled = (
+                config.precision == "16-mixed"
+            )  # too large a scale is no fault: that step is left out and it shrinks
+            finite = torch.isfinite(losses["loss"] if scaled or not isinstance(norm, Tensor) else norm)
         else:
             finite = torch.isfinite(losses["loss"])
         self.bad = torch.where(finite, self.bad, self.bad.clamp(max=self.step))
@@ -193,7 +197,8 @@ class _Run:
     def losses(self, labeled: Labeled, unlabeled: Unlabeled | None, clock: Clock) -> dict[str, Tensor]:
         """The method's step; the mistakes that only show here get their words."""
         try:
-            return own.stepped(self.method, self.wrapped.step(labeled, unlabeled, clock))
+            with self.fabric.autocast():  # the wrapper does so for several processes only
+                return own.stepped(self.method, self.wrapped.step(labeled, unlabeled, clock))
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -246,7 +251,8 @@ class _Run:
         """Commit everything that the next step depends on."""
         self.whole()
         window = [{k: float(v) for k, v in w.items()} for w in self.window]
-        state = {"seconds": self.seconds, "best_step": self.best_step, "best_val": self.best_val, "window": window}
+        state = {"seconds": self.seconds, "best_step": self.best_step, "best_val": self.best_val, "window": window,
+                 "scale": self.fabric.strategy.precision.state_dict()}  # fmt: skip
         checkpoint.save(self.job.folder, self.step, self.modules, self.optimizer, state)
         self.job.log.event("checkpoint", title=self.job.title, step=self.step)
 

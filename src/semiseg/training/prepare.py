@@ -50,7 +50,8 @@ class Prepared:
         """What run.json says about the data, and what a model needs to predict."""
         index = self.checked.index
         return {
-            "path": self.config.data, "hash": self.checked.hash, "classes": self.classes.to_json(),
+            "path": self.config.data, "folder": str(Path(self.config.data).resolve()),
+            "hash": self.checked.hash, "classes": self.classes.to_json(),
             "channels": self.checked.channels, "dtype": self.checked.dtype, "turn": self.turn,
             "units": {"low": self.units.low, "high": self.units.high, "mean": self.units.mean, "std": self.units.std},
             "counts": {"labeled": len(self.labeled), "unlabeled": len(self.unlabeled), "val": len(self.val),
@@ -59,10 +60,16 @@ class Prepared:
             "splits": {"labeled": self.labeled.names, "val": self.val.names},
         }  # fmt: skip
 
+    @property
+    def device(self) -> str:
+        """Where networks and batches are; the pixels may lie elsewhere."""
+        return self.units.device or str(self.labeled.pixels.device)
+
     def make(self, role: str = "student", name: str = "", **options: Any) -> nn.Module:
         """A fresh network for this data; `name` overrides the configured one."""
         weights = self.config.weights or None
-        own = weights is not None and self.checked.channels == 3  # a pretrained RGB encoder brings its own
+        bare = (name or self.config.network).startswith("unet1x1")  # whose file may hold weights, but no such numbers
+        own = weights is not None and self.checked.channels == 3 and not bare  # a pretrained RGB encoder brings its own
         mean, std = (None, None) if own else (self.units.mean, self.units.std)
         net = build(name or self.config.network, self.checked.channels, self.task.channels, mean=mean, std=std,
                     pretrained=weights, **options)  # fmt: skip
@@ -157,6 +164,7 @@ def prepare(config: Config, checked: Checked, folder: Path, log: Log) -> Prepare
         )
         log.say(f"Note: your masks show {said} (--set turn=yes|no overrides).")
     task = make_task(classes.kind, classes.names, config.loss, config.ohem_kept)
+    units = replace(units, device=device_of(config))
     made = Prepared(resolve(config, stores), checked, classes, task, units, turn, *_on_device(stores, config))
     made.truth = None if truth is None else truth.to(made.val.pixels.device)
     return made
@@ -168,12 +176,20 @@ def _store(folder: Path, items: Sequence[Item], classes: ClassMap | None, config
                            progress=lambda done, total: bar(done))  # fmt: skip
 
 
+def device_of(config: Config) -> str:
+    """Where networks live: what was asked for, or with "auto" what Fabric takes then."""
+    if config.device != "auto":
+        return config.device
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def _on_device(stores: Sequence[Store], config: Config) -> list[Store]:
     """Pixels, masks and a consensus to come live on the GPU when they take less than a quarter of its free memory.
 
-    Then no step copies images. A consensus has at most as many labels as the masks, and agreement for each.
+    Then no step copies images; else crops are cut where the pixels are, and copied (`Units.apply`). A consensus has at
+    most as many labels as the masks, and agreement for each.
     """
-    if config.device == "cpu" or not torch.cuda.is_available():
+    if device_of(config) != "cuda":
         return list(stores)
     free, _ = torch.cuda.mem_get_info()
     masks = max((s.labels.shape[1] for s in stores if s.labels is not None), default=1)

@@ -34,7 +34,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > 1_000_000:
             raise yaml.YAMLError("it is larger than 1 MB")
-        loaded = _Strict(path.read_text()).get_single_data()
+        loaded = _Strict(path.read_text(encoding="utf-8")).get_single_data()
     except FileNotFoundError:
         raise Refusal(Problem("C07", str(path), "does not exist", "check the path of --config"), USAGE) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -29,7 +29,8 @@ class Stop:
         """Take over the signals; only the main thread can."""
         self.requested = 0  # a program that trains again after it was stopped
         if threading.current_thread() is threading.main_thread():
-            for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            names = ("SIGTERM", "SIGINT", "SIGUSR1")  # Windows has no third
+            for name in (getattr(signal, n) for n in names if hasattr(signal, n)):
                 self._before[name] = signal.signal(name, self._handle)
 
     def release(self) -> None:
