@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
-import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
