@@ -156,7 +156,8 @@ def evaluate_split(model: Model, data: Path, split: str, progress: Progress | No
     Refusal (exit 3) with everything in the folder that cannot be scored, or whose masks mean something else.
     """
     trained = storage.read_json(model.run / "run.json")["data"]
-    own = Path(trained.get("folder", trained["path"])).resolve() == data.resolve()
+    typed = (trained["path"], trained.get("folder", ""))  # as typed, for a run and a folder that were moved together
+    own = data.resolve() in [Path(path).resolve() for path in typed if path]
     items = scorable(data, model.classes, split, trained["splits"] if own else {}, model.unfit)
     metrics = model.task.metrics()
     for number, item in enumerate(items, 1):
