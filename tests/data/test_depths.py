@@ -57,7 +57,7 @@ def test_varying_alpha_of_sixteen_bits_is_refused_too():
         mask_from_bytes(png(np.stack([IDS, IDS], -1), 16, 4), M)
 
 
-@pytest.mark.parametrize(("values", "bits"), [([[0, 1, 2]], 2), ([[0, 1, 7]], 4)])
+@pytest.mark.parametrize(("values", "bits"), [([[0, 1, 2]], 2), ([[0, 1]], 2), ([[0, 1, 7]], 4), ([[0, 1]], 4)])
 def test_grey_of_few_bits_may_be_ids_or_levels(values, bits):
     with pytest.raises(Refusal, match=rf"D10: m.png has {bits} bits a pixel, .*Fix: save class ids as 8-bit PNG"):
         mask_from_bytes(png(np.array(values), bits, 0), M)

@@ -200,11 +200,11 @@ def _judge(group: Group) -> None:
     """
     arms = [a for a in group.arms if a.asked and len(a.paired) > 1 and a.kept < len(a.seeds)]
     for attribute, rival in (("joint", group.arm(BASE)), ("above", group.longer)):
-        found = {a.name: group.pairs[a.name, rival.name] for a in arms if rival and (a.name, rival.name) in group.pairs}
-        found = {n: d for n, d in found.items() if math.isfinite(d.low) and len(d.per_seed) > 1}
+        pairs = [(a, group.pairs.get((a.name, rival.name))) for a in arms] if rival else []
+        found = [(a, d) for a, d in pairs if d and math.isfinite(d.low) and len(d.per_seed) > 1]
         if found and group.blocks >= BLOCKS:
-            for arm, bounds in zip(found, jointly(list(found.values()), group.blocks), strict=True):
-                setattr(next(a for a in arms if a.name == arm), attribute, bounds)
+            for (arm, _), bounds in zip(found, jointly([d for _, d in found], group.blocks), strict=True):
+                setattr(arm, attribute, bounds)
 
 
 def _paired(arms: list[Arm], blocks: int) -> tuple[list[Any], Draws] | None:

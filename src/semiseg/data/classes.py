@@ -43,11 +43,8 @@ class Encoded:
             return tiff.write_channels(self.array)
         image = Image.fromarray(self.array)
         if self.palette is not None:
-            whole = (
-                *self.palette,
-                *[(255, 255, 255)] * (256 - len(self.palette)),
-            )  # of fewer Pillow makes too few bits
-            image.putpalette([c for color in whole for c in color])
+            spare = [(255, 255, 255)] * (256 - len(self.palette))  # of fewer colours Pillow makes too few bits
+            image.putpalette([c for color in (*self.palette, *spare) for c in color])
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return buffer.getvalue()
@@ -110,7 +107,7 @@ class ClassMap:
         binary = self.kind == "binary"
         if self.coding == "colors":
             return {"": Encoded(np.array(self.colors, np.uint8)[label])}
-        most = max(*self.values, *(v for v in self.ignore if isinstance(v, int)))  # an ignore value may be put in
+        most = max((*self.values, *(v for v in self.ignore if isinstance(v, int))))  # an ignore value may be put in
         table = np.array(self.values, np.uint16 if most > 255 else np.uint8)
         coded = table[label]
         if self.coding == "folders":

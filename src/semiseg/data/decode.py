@@ -244,10 +244,9 @@ def _mask(data: bytes, path: Path, limit: int) -> Mask:
         if straight.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
             straight = straight.convert("RGB")
         array = np.array(straight)
-        if (how := depth.stretched(data)) and not set(np.unique(array)) <= {0, array.max(initial=0)}:
-            raise refusal(
-                "D10", path, f"{how}, so its values may be ids or levels of grey", "save class ids as 8-bit PNG"
-            )
+        if (how := depth.stretched(data)) and not set(np.unique(array)) <= {0, 255, 65535}:
+            found = f"{how}, so its values may be ids or levels of grey"
+            raise refusal("D10", path, found, "save class ids as 8-bit PNG")
         if depth.wide(data):
             array = depth.narrowed(depth.sixteen(data, lambda: _open(data, path, limit)))
         if straight.mode in ("LA", "PA", "RGBA", "La", "RGBa"):

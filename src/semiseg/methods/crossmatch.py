@@ -121,9 +121,8 @@ class CrossMatch(Method):
         weight = target.weight * target.valid
         if weight.shape[1] > 1:
             weight = weight.repeat_interleave(2, 1)
-        on = (
-            slice(None) if self.background else slice(1, None, 2 if self.task.multilabel else 1)
-        )  # folded: off, on, off, …
+        step = 2 if self.task.multilabel else 1  # overlapping labels are folded to off, on, off, on, …
+        on = slice(None) if self.background else slice(1, None, step)
         weight = weight[:, on] if weight.shape[1] > 1 else weight
         return losses.squared_dice_loss(prob[:, on], truth[:, on], weight, absent=self.absent)
 

@@ -39,13 +39,12 @@ RATE, DECAY = 3e-3, 1e-4 / 3e-3  # the paper's, per step as Keras counts
 
 def require_val(session: Session) -> None:
     """Raises Refusal (exit 2) when there is no val image to learn from; few of them are a warning."""
-    count = len(session.data.val)
-    if count < SELECTABLE:
-        session.warnings.append(f"EvalNet learns to judge masks from {count} val images only.")
-    if not count:
+    if not (count := len(session.data.val)):
         found = f"learns to judge masks from val images, and {session.data.config.data} has none"
         fix = "put some images and masks into val/images and val/masks, or train with --method im"
         raise Refusal(Problem("C08", f"--method {session.data.config.name}", found, fix), USAGE)
+    if count < SELECTABLE:
+        session.warnings.append(f"EvalNet learns to judge masks from {count} val images only.")
 
 
 def quality(label: Tensor, truth: Tensor, task: Task) -> tuple[Tensor, Tensor]:

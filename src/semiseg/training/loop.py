@@ -123,7 +123,8 @@ class _Run:
             state = checkpoint.load(path, self.modules, self.optimizer)
             self.step, self.seconds, self.best_step = state["step"], state["seconds"], state["best_step"]
             self.best_val = state["best_val"]
-            self.fabric.strategy.precision.load_state_dict(state.get("scale", {}))
+            if scale := state.get("scale"):  # of 16-mixed
+                self.fabric.strategy.precision.load_state_dict(scale)
             device = self.fabric.device
             self.window = [{k: torch.tensor(v, device=device) for k, v in w.items()} for w in state["window"]]
         seen = storage.CsvLog.truncate(folder / "metrics.csv", self.step)
@@ -179,9 +180,7 @@ class _Run:
             norm = self.fabric.clip_gradients(
                 self.wrapped, self.optimizer, max_norm=config.clip, error_if_nonfinite=False
             )
-            scaled = (
-                config.precision == "16-mixed"
-            )  # too large a scale is no fault: that step is left out and it shrinks
+            scaled = config.precision == "16-mixed"  # a scale that is too large leaves a step out and shrinks: no fault
             finite = torch.isfinite(losses["loss"] if scaled or not isinstance(norm, Tensor) else norm)
         else:
             finite = torch.isfinite(losses["loss"])
