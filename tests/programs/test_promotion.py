@@ -1,5 +1,6 @@
 """Few val images: two generations are compared on the same ones, also where there is nothing to find."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,9 @@ from torch import nn
 
 import semiseg
 import tiny
-from semiseg.programs import _generations
-from semiseg.programs._promotion import EveryImage, every_image, judge
+from semiseg.programs import _generations, _promotion, train
+from semiseg.programs._promotion import EveryImage, every_image, judge, shipped
+from semiseg.programs.base import Outcome
 from semiseg.programs.session import Member
 from semiseg.task import Multiclass, Multilabel
 
@@ -66,3 +68,45 @@ def test_a_run_is_promoted_by_it_and_says_each_warning_once(folders, tmp_path, m
     assert last["promoted"] and last["why"] == "iou_per_image on val 0.5000 → 0.6000"
     assert summary["arms"][-1]["val"]["miou"] is not None  # the table keeps METRICS
     assert summary["warnings"].count("Said twice.") == 1
+
+
+def outcome(mine, labels_only):
+    def member(folder, miou):
+        return Member(folder, 1, {"val": None if miou == "no val" else {"miou": miou, "iou_per_image": miou}})
+
+    model = member("generation-1/member-0", mine)
+    return Outcome(model, [model], "promoted", member("baseline", labels_only))
+
+
+@pytest.mark.parametrize(
+    ("mine", "labels_only", "which"),
+    [
+        (0.4, 0.5, "baseline"), (0.5, 0.4, "generation-1/member-0"), (0.5, 0.5, "generation-1/member-0"),
+        ("no val", "no val", "generation-1/member-0"), (None, None, "generation-1/member-0"),
+    ],
+)  # fmt: skip
+def test_labels_only_is_shipped_where_it_is_better(mine, labels_only, which):
+    session = SimpleNamespace(folded=False, selectable=lambda: True)
+    made = shipped(session, outcome(mine, labels_only))
+    assert made.model.folder == which
+    assert (made.why == "promoted") == (which != "baseline")
+    assert [m.folder for m in made.committee] == ["generation-1/member-0"]  # whose disagreement is mapped all the same
+
+
+def test_few_val_images_ship_by_the_mean_over_all_of_them(monkeypatch):
+    """iou_per_image of a model leaves out what is empty for it; the two are asked about the same images."""
+    told = {"generation-1/member-0": 0.7, "baseline": 0.8}
+    monkeypatch.setattr(_promotion, "every_image", lambda _, members: {"iou_per_image": told[members[0].folder]})
+    session = SimpleNamespace(folded=False, selectable=lambda: False)
+    made = shipped(session, outcome(0.9, 0.1))
+    assert made.model.folder == "baseline"
+    assert made.why == "labels only is better than generation-1/member-0: iou_per_image on val 0.7000 → 0.8000"
+
+
+def test_what_is_shipped_is_what_predicts_and_what_the_report_names(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "shipped", lambda session, made: replace(made, model=made.baseline, why="for a test"))
+    run = tmp_path / "run"
+    summary = semiseg.train(folders["binary"], run, method="im", sets=["im.members=2"], **SMALL)
+    assert summary["model"]["folder"] == "baseline" and summary["model"]["why"] == "for a test"
+    assert semiseg.load(run).folders["model"] == "baseline"
+    assert "a labels-only model is kept" in (run / "report.html").read_text()

@@ -1,13 +1,15 @@
-"""Is a generation better than the best one before it? Asked of val alone, or of folds of the labels."""
+"""Is a generation better than the best before it, and the model than labels only? Asked of val alone, or of folds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from semiseg.batch import IGNORE
+from semiseg.programs.base import Outcome
 from semiseg.programs.session import Member, Session
 from semiseg.task import Metrics
 from semiseg.training.evaluate import evaluate
@@ -32,13 +34,30 @@ def every_image(session: Session, members: Sequence[Member]) -> dict[str, Any]:
     return metrics.compute()
 
 
-def judge(session: Session, model: Member, candidate: Member) -> tuple[bool, str]:
-    """Is the candidate better on val? Below 20 val images: on the mean of paired per-image differences."""
+def judge(session: Session, model: Member, candidate: Member, unsaid: bool = True) -> tuple[bool, str]:
+    """Is the candidate better on val? Below 20 val images: on the mean of paired per-image differences.
+
+    unsaid: the answer where there is nothing to score.
+    """
     if model.val is None or candidate.val is None:
-        return True, "there is no val set, so it cannot be said"
+        return unsaid, "there is no val set, so it cannot be said"
     name = "miou" if session.selectable() else "iou_per_image"
     old, new = model.val[name], candidate.val[name]
     if old is None or new is None:
-        return True, "val has nothing to score"
+        return unsaid, "val has nothing to score"
     text = f"{name} on {'held-out labels' if session.folded else 'val'} {old:.4f} → {new:.4f}"
     return new > old, text
+
+
+def shipped(session: Session, outcome: Outcome) -> Outcome:
+    """The outcome with the labels-only baseline as its model, where that is the better one."""
+    model, base = outcome.model, outcome.baseline
+    if base is None or base.folder == model.folder:
+        return outcome
+    pair = [model, base]
+    if not session.selectable() and not session.folded and model.val:
+        pair = [replace(m, result={**m.result, "val": every_image(session, [m])}) for m in pair]
+    better, reason = judge(session, pair[0], pair[1], unsaid=False)
+    return (
+        replace(outcome, model=base, why=f"labels only is better than {model.folder}: {reason}") if better else outcome
+    )

@@ -25,6 +25,7 @@ from semiseg.methods import arguments, method_class, own
 from semiseg.networks import build
 from semiseg.programs import PROGRAMS, outputs, program_class
 from semiseg.programs._generations import FIRST, Generations
+from semiseg.programs._promotion import shipped
 from semiseg.programs.given import named, split
 from semiseg.programs.session import Session
 from semiseg.report import write_report
@@ -198,7 +199,7 @@ def _run(
     if said := data.method().caveat():
         log.say(f"Note: {said}.")
         session.warnings.append(f"{said}.")
-    outcome = program.run(session)
+    outcome = shipped(session, program.run(session))
     log.event("report")
     with log.timed("report"):
         ranking = outputs.label_next(session, outcome) if len(data.unlabeled) else []

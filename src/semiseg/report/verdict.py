@@ -136,7 +136,10 @@ def _kept(summary: Json, model: Arm) -> tuple[str, str]:
     best = max(later, key=lambda a: a.miou or 0.0)
     gain = (best.miou or 0.0) - (model.miou or 0.0)
     if gain > 0:  # below 20 val images another figure than mIoU promotes
-        reason = next((str(g["why"]) for g in reversed(dicts(summary.get("generations"))) if g.get("why")), "")
+        by_run = str(mapping(summary.get("model")).get("why") or "") if model.folder == summary.get("baseline") else ""
+        reason = by_run or next(
+            (str(g["why"]) for g in reversed(dicts(summary.get("generations"))) if g.get("why")), ""
+        )
         said = f"Unlabeled images did not help clearly enough{f' ({reason})' if reason else ''}: "
         return said + f"a labels-only model is kept ({score(model.miou)} mIoU on {on(summary)}).", "flat"
     return (
