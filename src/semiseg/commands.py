@@ -22,8 +22,8 @@ def check_folder(data: Path, size: int | None, labels: str, out: Path | None, as
     """
     from semiseg.data.check import check
     from semiseg.data.codes import render
-    from semiseg.training.config import amount
     from semiseg.training.logs import Log
+    from semiseg.training.ranges import amount
 
     if out is not None:
         _free(out, data)

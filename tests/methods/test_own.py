@@ -13,7 +13,8 @@ from semiseg.errors import Refusal
 from semiseg.methods import METHODS, arguments, method_class, own
 from semiseg.methods.base import Method
 from semiseg.programs import PROGRAMS, program_class
-from semiseg.training.config import Config, settings, typed
+from semiseg.training.config import Config, settings
+from semiseg.training.ranges import typed
 
 HEAD = "from semiseg.methods.base import Method\n\n\n"
 RIGHT = (

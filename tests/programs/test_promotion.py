@@ -10,7 +10,7 @@ from torch import nn
 
 import semiseg
 import tiny
-from semiseg.programs import _generations, _promotion, train
+from semiseg.programs import _generations, _promotion, diagnostics, train
 from semiseg.programs._promotion import EveryImage, every_image, judge, shipped
 from semiseg.programs.base import Outcome
 from semiseg.programs.session import Member
@@ -62,7 +62,7 @@ def test_a_run_is_promoted_by_it_and_says_each_warning_once(folders, tmp_path, m
         return {"miou": None, "iou_per_image": 0.5 + 0.1 * members[0].generation}
 
     monkeypatch.setattr(_generations, "every_image", scores)
-    monkeypatch.setattr(_generations, "collapse", lambda *_: 2 * ["Said twice."])
+    monkeypatch.setattr(diagnostics, "collapse", lambda *_: 2 * ["Said twice."])
     summary = semiseg.train(folders["binary"], tmp_path / "run", method="im", sets=tiny.words(members=2), **SMALL)
     last = summary["generations"][-1]
     assert last["promoted"] and last["why"] == "iou_per_image on val 0.5000 → 0.6000"

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import tiny
+from semiseg.data.sampler import Drawing
+from semiseg.data.views import VIEWS
 from semiseg.errors import Refusal
 from semiseg.programs import _generations
 from semiseg.programs.ensemble import Ensemble
@@ -15,6 +17,7 @@ from semiseg.programs.im_plus import IMPlus
 from semiseg.programs.input_ensemble import InputEnsemble
 from semiseg.programs.noisy_student import NoisyStudent
 from semiseg.programs.self_training import SelfTraining
+from semiseg.programs.train import configure
 from semiseg.storage import read_json, write_bytes
 from semiseg.storage.tensors import tensors_to_bytes
 from semiseg.training.prepare import Prepared
@@ -171,3 +174,58 @@ def test_who_cannot_go_on_starts_afresh_and_says_so(prepared, tmp_path, starts, 
     found, session = ran(IM(members=2, **arguments), starts, tmp_path / "a", prepared(kind), method=method)
     assert found == [] and len(session.generations) == 4
     assert session.warnings.count(f"Students start afresh: {why}.") == 1
+
+
+def asked(method, *sets, **saved):
+    return configure({"data": "nowhere", "out": "nowhere", "method": method, **saved}, list(sets), None, {})
+
+
+@pytest.mark.parametrize(
+    ("method", "sets", "weight"),
+    [
+        ("im", [], 0.3), ("ensemble", [], 0.3), ("self_training", [], 0.3), ("input_ensemble", [], 0.3),
+        ("supervised", [], 1.0), ("noisy_student", [], 1.0), ("im_plus", [], 1.0),
+        ("im", ["im.members_by=seed"], 1.0), ("im", ["im.start=fresh"], 1.0), ("im", ["im.preset=paper"], 1.0),
+        ("im", ["im.label=extra"], 1.0), ("im", ["committee=a"], 1.0), ("im", ["supervised.weight=0.7"], 0.7),
+        ("im", ["im.members_by=seed", "im.start=warm"], 0.3), ("fixmatch+im", [], 1.0),
+    ],
+)  # fmt: skip
+def test_a_consensus_counts_less_for_who_goes_on(method, sets, weight):
+    """At full weight a student unlearns what its teachers do not find, and it knows already what they know."""
+    assert asked(method, *sets).method_args["weight"] == weight
+
+
+def test_a_run_that_was_started_at_full_weight_stays_there():
+    old = asked("im", "supervised.weight=1").to_json()
+    assert configure({"data": "nowhere", "out": "nowhere"}, [], None, old).method_args["weight"] == 1.0
+
+
+def test_the_weight_of_a_consensus_does_not_set_first_trainings_apart():
+    """No committee is trained twice because its students will be taught otherwise."""
+    prints = {asked(m, *s).shape((0, 0, 0), "supervised", "data") for m, s in
+              [("im", []), ("im", ["supervised.weight=1"]), ("committee", []), ("supervised", [])]}  # fmt: skip
+    assert len(prints) == 1
+    other = [asked(m).shape((0,), "fixmatch", "data") for m in ("fixmatch", "fixmatch+im")]
+    assert asked("fixmatch", "fixmatch.weight=2").shape((0,), "fixmatch", "data") not in other and len(set(other)) == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "changes", "strong"),
+    [
+        (IM(), {}, True), (SelfTraining(), {}, True), (InputEnsemble(), {}, True), (Ensemble(members_by="seed"), {}, False),
+        (IM(members_by="seed", view="strong"), {}, True), (IM(view="train"), {}, False), (IM(), {"augment": "none"}, False),
+        (IM(preset="paper"), {}, False),
+    ],
+)  # fmt: skip
+def test_how_students_see_a_consensus(program, changes, strong, prepared, tmp_path):
+    """In strong colours where they go on; the labels' images, and who is not taught, keep their own."""
+    data = prepared("binary")
+    data = replace(data, config=replace(data.config, **changes))
+    school = program.school(tiny.session(tmp_path, data), Drawing())
+    colors = school.data.drawing.colors
+    assert colors == (VIEWS["strong"] if strong else None)
+    planes = tuple(torch.ones(len(data.unlabeled.pixels), 1, dtype=torch.uint8) for _ in range(2))
+    taught, plain = (school.data.feed((0, 0), unlabeled=True, planes=p) for p in (planes, None))
+    seen, usual = (f.unlabeled(0, ("train",)) for f in (taught, plain))
+    assert torch.equal(seen.weak, usual.weak) and torch.equal(seen.strong[0], usual.strong[0]) == (not strong)
+    assert torch.equal(taught.labeled(0).image, plain.labeled(0).image)

@@ -14,10 +14,10 @@ from semiseg.data.check import Checked, check
 from semiseg.data.folder import find
 from semiseg.errors import DATA, USAGE, Problem, Refusal
 from semiseg.report.markup import plural
-from semiseg.training.config import SELECTABLE, amount
+from semiseg.training.config import SELECTABLE
+from semiseg.training.ranges import amount
 
-Full = tuple[str, dict[str, Any]]
-"""The row of all masks that there are, and its options."""
+Full = tuple[str, dict[str, Any]]  # the row of all masks, and its options
 LARGEST = {"all": "the largest method trains", "none": "the largest generation 0"}
 """What settles how many models labels only may train (K), by --baselines."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -46,6 +47,7 @@ class Method(nn.Module):
     ramp = 0.0
     views: tuple[str, ...] = ("strong",)
     uses_unlabeled = True  # False: unlabeled images are drawn only when a refiner brings their consensus
+    students: ClassVar[Mapping[str, object]] = MappingProxyType({})  # arguments of theirs alone, and what others have
 
     def __init__(self, make: Make, task: Task) -> None:
         super().__init__()

@@ -8,6 +8,9 @@ Batch normalisation: every pass updates running statistics.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -21,6 +24,7 @@ class Supervised(Method):
 
     views = ("train",)
     uses_unlabeled = False
+    students: ClassVar[Mapping[str, object]] = {"weight": 1.0}
 
     def __init__(self, make: Make, task: Task, *, weight: float = 1.0) -> None:
         super().__init__(make, task)

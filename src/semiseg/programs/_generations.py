@@ -10,25 +10,17 @@ from torch import Tensor, nn
 
 from semiseg import storage
 from semiseg.data.sampler import Drawing
+from semiseg.data.views import VIEWS
 from semiseg.errors import DATA, USAGE, Problem, Refusal, nearest
 from semiseg.inconsistency import InconsistencyMask
 from semiseg.methods import method_class
 from semiseg.methods.base import Refiner, trained_networks
 from semiseg.programs._lessons import pooled, school
 from semiseg.programs._promotion import every_image, judge
-from semiseg.programs._recipes import DRAWS, FRESH, PAPER, PRESETS, STARTS, Recipe, unlike_paper
+from semiseg.programs._recipes import DRAWS, FRESH, PAPER, PRESETS, STARTS, VIEWED, Recipe, unlike_paper
 from semiseg.programs.base import Outcome, Program, baseline
 from semiseg.programs.consensus import Rule, Stored, consensus, on_device
-from semiseg.programs.diagnostics import (
-    class_shares,
-    collapse,
-    given_quality,
-    incomplete,
-    mute,
-    quality,
-    unusual,
-    write_classes,
-)
+from semiseg.programs.diagnostics import diagnose, incomplete, mute, unusual
 from semiseg.programs.given import given_consensus, ready
 from semiseg.programs.members import snapshot_steps
 from semiseg.programs.session import Member, Session
@@ -49,12 +41,13 @@ class Generations(Program):
     which the consensus is the target; 0 = all for supervised, half of them for other methods. draw: even (1:1 with labeled
     images), or pool (every image counts as much, batches of --batch in all). start: students begin fresh, where labels only
     did, or warm: with the weights of the generation before, each with those of the member in its place; labels only is then
-    one training of as many steps as theirs in a row. What is left empty is the preset's (`recipes`).
+    one training of as many steps as theirs in a row. view: how supervised students see consensus images: train, coloured
+    as labeled ones are, or strong, as FixMatch's (augment=none: as they are). What is left empty is the preset's.
     Subclasses say what the committee's opinions become (`rule`) and what students make of it (`refiner`).
     """
 
     attaches = True
-    settled = ("members_by", "generations", "patience", "start", "draw")
+    settled = ("members_by", "generations", "patience", "start", "draw", "view")
     recipes: ClassVar[Mapping[str, Recipe]] = PRESETS
 
     def __init__(
@@ -70,10 +63,12 @@ class Generations(Program):
         share: float = 0.0,
         draw: str = "",
         start: str = "",
+        view: str = "",
     ) -> None:
         self.choose("preset", preset, tuple(self.recipes))
         self.choose("draw", draw, ("", *DRAWS))
         self.choose("start", start, ("", *STARTS))
+        self.choose("view", view, ("", *VIEWED))
         way = members_by or ("seed" if networks else self.recipes[preset].members_by)
         own = (self.recipes if way == self.recipes[preset].members_by else FRESH)[preset]
         if not 0 <= share <= 1:
@@ -88,6 +83,7 @@ class Generations(Program):
         self.generations, self.patience = generations or own.generations, patience or own.patience
         self.preset, self.share, self.students, self.draw = preset, share, students, draw or own.draw
         self.start = start or own.start
+        self.view = view or STARTS[self.start].view
         self.unlike(members, way, networks)
 
     def wrong(self, key: str, found: str, fix: str = "", expected: str = "") -> Refusal:
@@ -100,10 +96,10 @@ class Generations(Program):
             found = f"is '{value}'. {nearest(value, options)}".strip()
             raise self.wrong(key, found, expected=" or ".join(o for o in options if o))
 
-    @classmethod
-    def defaults(cls, args: Mapping[str, Any]) -> dict[str, Any]:
-        """The paper's training with the paper's preset."""
-        return dict(PAPER) if args.get("preset") == "paper" else {}
+    def defaults(self, config: Config) -> dict[str, Any]:
+        """What a consensus counts for students that begin so, and the paper's training with the paper's preset."""
+        begin = "fresh" if config.committee else self.start  # which has no weights of ours
+        return {"supervised.weight": STARTS[begin].weight, **(PAPER if self.preset == "paper" else {})}
 
     def fits(self, config: Config) -> None:
         """As for all programs, and steps enough for the snapshots, and a share that means something."""
@@ -151,7 +147,9 @@ class Generations(Program):
         return Drawing()
 
     def school(self, session: Session, drawing: Drawing) -> Session:
-        """The session of students that draw so."""
+        """The session of students that draw so, and see it in their view."""
+        if self.view != "train" and session.data.config.augment != "none":
+            drawing = replace(drawing, colors=drawing.colors or VIEWS[self.view])
         return (pooled if self.draw == "pool" else school)(session, drawing)
 
     def run(self, session: Session) -> Outcome:
@@ -177,7 +175,7 @@ class Generations(Program):
                 why = f"the committee of generation {generation - 1} agrees on nothing that could be taught"
                 break
             incomplete(session, stored)
-            self._diagnose(session, committee, generation, stored)
+            diagnose(session, committee, generation, stored, self.rule())
             if self.generations > 1:
                 news = session.warnings[said:]
                 session.warnings[said:] = [f"Generation {generation - 1}: {text[0].lower()}{text[1:]}" for text in news]
@@ -280,20 +278,6 @@ class Generations(Program):
             return member
         asked = group[: self._both(session)] if session.folded else [member]
         return replace(member, result={**member.result, "val": every_image(session, asked)})
-
-    def _diagnose(self, session: Session, committee: list[Member], generation: int, stored: Stored) -> None:
-        """What is left of each class, and whether disagreement finds errors, where the truth is known."""
-        data, row = session.data, session.generations[-1]
-        kept = class_shares(*stored.planes, data.task)
-        assert data.labeled.labels is not None
-        known = class_shares(data.labeled.labels, None, data.task)
-        row.update(kept_per_class=kept, labeled_per_class=known)
-        session.warnings += collapse(kept, known)
-        write_classes(session, generation, stored.per_class, kept, known)
-        if generation == 1 and data.config.committee:
-            row["quality"] = given_quality(session, stored, generation)
-        elif (stored.planes[1] == 0).any():  # else nobody is taught by what the members disagree about
-            row["quality"] = quality(session, [session.load(m) for m in committee], self.rule(), generation)
 
     def _watch(self, session: Session, share: float | None) -> None:
         given = bool(session.data.config.committee) and len(session.generations) == 1

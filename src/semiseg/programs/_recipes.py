@@ -13,7 +13,20 @@ PAPER = {
 }  # fmt: skip
 """Training as in the IM paper, for preset=paper. It takes 1e-4 off every weight a step; here the rate multiplies it."""
 DRAWS = ("even", "pool")
-STARTS = ("fresh", "warm")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a consensus counts beside the labels (`supervised.weight`), and how students see its images."""
+
+    weight: float
+    view: str
+
+
+STARTS = {"fresh": Start(1.0, "train"), "warm": Start(0.3, "strong")}
+"""What students begin with. Who goes on knows what his teachers know: at full weight he unlearns what they do not find, and
+from images as he knows them he learns little (docs/explanation/what-the-mask-leaves.md)."""
+VIEWED = ("train", "strong")
 
 
 @dataclass(frozen=True)

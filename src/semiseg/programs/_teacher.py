@@ -22,11 +22,12 @@ class OneTeacher(Generations):
         share: float = 0.0,
         draw: str = "",
         start: str = "",
+        view: str = "",
     ) -> None:
         if members < 1:
             raise self.wrong("members", f"is {members}", expected="at least 1")
         super().__init__(members=max(2, members), generations=generations, students=students, patience=patience,
-                         preset=preset, share=share, draw=draw, start=start)  # fmt: skip
+                         preset=preset, share=share, draw=draw, start=start, view=view)  # fmt: skip
         self.members, self.members_by = members, "seed"  # unlike a committee, one teacher is enough
 
     def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:

@@ -6,7 +6,6 @@ Differs from [1]: labeled images are augmented anew every time instead of ten ti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from semiseg.errors import USAGE, Problem, Refusal
@@ -23,10 +22,9 @@ class AIMPlus(IMPlus):
     name = "aim_plus"
     clean = True
 
-    @classmethod
-    def defaults(cls, args: Mapping[str, Any]) -> dict[str, Any]:
+    def defaults(self, config: Config) -> dict[str, Any]:
         """As `im_plus`, but for the augmentation that this is about."""
-        return {k: v for k, v in super().defaults(args).items() if k != "augment"}
+        return {k: v for k, v in super().defaults(config).items() if k != "augment"}
 
     def fits(self, config: Config) -> None:
         """As `im_plus`, with augmented labels."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,9 +38,8 @@ class Program:
         self.networks = tuple(name.strip() for name in networks.split(",") if name.strip())
         check_ways(self.name, members, members_by, self.networks)
 
-    @classmethod
-    def defaults(cls, args: Mapping[str, Any]) -> dict[str, Any]:
-        """What keys of the configuration are with these arguments of the program where nobody typed them."""
+    def defaults(self, config: Config) -> dict[str, Any]:
+        """What settings, and arguments of the method (`METHOD.argument`), are with this program where nobody typed them."""
         return {}
 
     def fits(self, config: Config) -> None:

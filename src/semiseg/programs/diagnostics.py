@@ -24,7 +24,7 @@ from semiseg.errors import DATA, Problem, Refusal
 from semiseg.inconsistency import inconsistency_mask
 from semiseg.programs._lessons import rows_of
 from semiseg.programs.consensus import Rule, Stored, opinions
-from semiseg.programs.session import Session
+from semiseg.programs.session import Member, Session
 from semiseg.task import Task
 from semiseg.training.evaluate import batches, images
 
@@ -245,3 +245,18 @@ def incomplete(session: Session, stored: Stored) -> None:
     if stored.absent:
         who = "The teacher predicts no" if stored.share is None else "No member of the committee predicts"
         session.warnings.append(f"{who} {', '.join(stored.absent)} in any unlabeled image.")
+
+
+def diagnose(session: Session, committee: Sequence[Member], generation: int, stored: Stored, rule: Rule) -> None:
+    """Note what is left of each class, and whether disagreement finds errors, where the truth is known."""
+    data, row = session.data, session.generations[-1]
+    kept = class_shares(*stored.planes, data.task)
+    assert data.labeled.labels is not None
+    known = class_shares(data.labeled.labels, None, data.task)
+    row.update(kept_per_class=kept, labeled_per_class=known)
+    session.warnings += collapse(kept, known)
+    write_classes(session, generation, stored.per_class, kept, known)
+    if generation == 1 and data.config.committee:
+        row["quality"] = given_quality(session, stored, generation)
+    elif (stored.planes[1] == 0).any():  # else nobody is taught by what the members disagree about
+        row["quality"] = quality(session, [session.load(m) for m in committee], rule, generation)

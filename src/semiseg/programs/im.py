@@ -23,6 +23,7 @@ from semiseg.methods import method_class
 from semiseg.methods.base import Refiner
 from semiseg.programs._generations import Generations
 from semiseg.programs._lessons import balance, rows_of
+from semiseg.programs._recipes import STARTS
 from semiseg.programs._tasks import ExtraClass, Weighted
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import Rule, Stored, on_device
@@ -169,6 +170,11 @@ class IM(Generations):
         """And weights that do not know the class which students learn beside the others."""
         extra = self.taught(session) == "extra"
         return "label=extra adds a class that their teachers do not have" if extra else super().lost(session)
+
+    def defaults(self, config: Config) -> dict[str, Any]:
+        """And what it counts for those that cannot go on, see `lost`."""
+        afresh = {"supervised.weight": STARTS["fresh"].weight} if self.label == "extra" else {}
+        return {**super().defaults(config), **afresh}
 
     def run(self, session: Session) -> Outcome:
         """As `Generations`, after a look at what the arguments mean for these data."""

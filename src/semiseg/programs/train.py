@@ -29,9 +29,10 @@ from semiseg.programs._promotion import shipped
 from semiseg.programs.given import named, split
 from semiseg.programs.session import Session
 from semiseg.report import write_report
-from semiseg.training.config import RESOLVED, Config, Settings, amount, differences, split_name
+from semiseg.training.config import RESOLVED, Config, Settings, differences, split_name
 from semiseg.training.logs import Log
 from semiseg.training.prepare import look, prepare
+from semiseg.training.ranges import amount
 from semiseg.training.recipe import read_recipe
 from semiseg.training.signals import STOP, Stopped
 
@@ -68,11 +69,11 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
         else:
             settings.put(key.strip(), value.strip(), f"--set {text}")
     made = settings.finish()
-    settings.suggest({k: v for k, v in program_class(program).defaults(made.program_args).items() if k not in kept})
+    own = program_class(program)(**made.program_args)
+    settings.suggest({k: v for k, v in own.defaults(made).items() if k not in kept})
     for mine, owner in (("method_args", method), ("program_args", program)):  # noted whole: a default may change later
         defaults = {k: v for k, v in settings.arguments[owner].items() if isinstance(v, str | int | float)}
         setattr(made, mine, {**defaults, **getattr(made, mine)})
-    own = program_class(program)(**made.program_args)
     made.program_args |= {k: getattr(own, k) for k in made.program_args if k in own.settled}
     return made
 

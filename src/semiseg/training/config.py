@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import types
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from semiseg.errors import USAGE, Problem, Refusal, nearest
-from semiseg.methods import METHODS, own
-from semiseg.training.ranges import ARGUMENTS, CHOICES, RANGES, outside
+from semiseg.methods import METHODS, method_class, own
+from semiseg.training.ranges import ARGUMENTS, CHOICES, RANGES, convert, outside, typed
 
 LISTED = 12
 """Arguments that a message names; more are counted, and `semiseg methods` lists them."""
@@ -98,7 +96,9 @@ class Config:
         """
         other = FREE | {"program", "program_args", "baseline", "epochs", "committee"}
         kept = {k: v for k, v in self.to_json().items() if k not in other}
-        kept |= {"method": method, "method_args": self.method_args if method == self.method else {}}
+        args = self.method_args if method == self.method else {}
+        idle = {k: v for k, v in method_class(method).students.items() if k in args}
+        kept |= {"method": method, "method_args": {**args, **idle}}
         if code := own.digest(method):
             kept["code"] = code
         return hashlib.sha256(json.dumps([kept, key, data], sort_keys=True).encode()).hexdigest()
@@ -190,9 +190,12 @@ class Settings:
         self.typed.add(key)
 
     def suggest(self, defaults: Mapping[str, Any]) -> None:
-        """What a program would have for keys that nobody typed."""
+        """What a program would have for keys that nobody typed: settings, or METHOD.argument where that is the method."""
         for key, value in defaults.items():
-            if key not in self.typed:
+            owner, dot, argument = key.rpartition(".")
+            if dot and owner == self.config.method:
+                self.config.method_args.setdefault(argument, value)
+            elif not dot and key not in self.typed:
                 setattr(self.config, key, value)
 
     def _argument(self, owner: str, key: str, value: Any, where: str) -> None:
@@ -236,55 +239,6 @@ def lacking(config: Config) -> list[Problem]:
         found = "is 16-mixed, which needs a GPU"
         problems.append(Problem("C06", "precision", found, "use precision=32-true, or bf16-mixed"))
     return problems
-
-
-def convert(value: Any, kind: Any) -> Any:
-    """A typed value from what YAML or the command line gave; "1e-3" is a number, "no" is no string for a flag."""
-    if get_origin(kind) in (Union, types.UnionType):
-        kind = next(k for k in get_args(kind) if k is not type(None))
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        if str(value).lower() in ("true", "yes", "on", "1"):
-            return True
-        if str(value).lower() in ("false", "no", "off", "0"):
-            return False
-        raise ValueError("true or false")
-    if kind is str and isinstance(value, bool):  # YAML 1.1 reads no and yes as flags
-        return "yes" if value else "no"
-    if kind in (int, float):
-        if isinstance(value, bool):
-            raise ValueError("a number")
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise ValueError("a number") from None
-        if not math.isfinite(number) or (kind is int and number != int(number)):
-            raise ValueError("a whole number" if kind is int else "a number, not NaN or infinite")
-        return kind(number)
-    return kind(value) if callable(kind) else value
-
-
-def typed(value: Any, default: Any) -> Any:
-    """What was typed as the kind of an argument's default; words between commas for a list or tuple, as a list."""
-    if default is None:
-        return amount(value) if isinstance(value, str) else value
-    if not isinstance(default, list | tuple):
-        return convert(value, type(default))
-    parts = value.strip("()[] ").split(",") if isinstance(value, str) else list(value)
-    kind = type(default[0]) if default else str
-    return [convert(part.strip() if isinstance(part, str) else part, kind) for part in parts if part != ""]
-
-
-def amount(text: str) -> int | float | str:
-    """`--labels`: "40" is a number of images, "0.1" a share, "all" all; anything else is left for the check to refuse."""
-    for kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            continue
-        return number if number == number else text
-    return text
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

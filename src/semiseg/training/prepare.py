@@ -23,8 +23,9 @@ from semiseg.methods import method_class, own
 from semiseg.methods.base import Method
 from semiseg.networks import build
 from semiseg.task import Task, make_task
-from semiseg.training.config import Config, amount
+from semiseg.training.config import Config
 from semiseg.training.logs import Log
+from semiseg.training.ranges import amount
 
 
 @dataclass
