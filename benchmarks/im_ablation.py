@@ -15,6 +15,8 @@ mask                  where nothing is learned: without unanimity, without 2 vot
                       label is that of the mean probability (ensemble)
 weights               what kept pixels count: balance gives every class its share of the labels back, which the mask thins
                       out unevenly; doubt=.3 lets inconsistent pixels count .3 with the label of most members; both
+what a consensus counts  beside the labels: .3, or 1; and how students see its images: in strong colours, or as the labels'
+                      own (view=train)
 morphology            the mask opened by 3 × 3 pixels: what is thin is learned after all
 gate                  whether images with more doubt than agreed foreground are left out
 committee size        3 members, 2, or 5
@@ -48,6 +50,8 @@ from stability import ARMS as STABLE
 from stability import draw, generations
 
 CENTRE = "im"
+BEFORE = "@weight=1@view=train"
+"""What a consensus counted, and how it was seen, when the default was first frozen."""
 WARM = "@".join(["", *RAMP])
 
 
@@ -67,14 +71,15 @@ CENTRES = {"screen": ONE, "confirm": "labels only"}
 FACTORS: dict[str, dict[str, str]] = {
     "fill": {once(f"im@fill={f}"): ONE for f in ("zero", "mean", "noise")},
     "label": {once("im@label=background"): ONE},
-    "mask": {once("ensemble"): ONE, once("im@agreement=2"): ONE, "ensemble": CENTRE},
+    "mask": {once("ensemble"): ONE, once("im@agreement=2"): ONE, "ensemble": CENTRE, f"ensemble{BEFORE}": f"im{BEFORE}"},
     "weights": {
         once("im@balance=yes"): ONE,
         once("im@doubt=0.3"): ONE,
         once("im@balance=yes@doubt=0.3"): once("im@balance=yes"),
-        "im@balance=yes": CENTRE,
-        "im@balance=yes@doubt=0.3": "im@balance=yes",
+        f"im@balance=yes{BEFORE}": f"im{BEFORE}",
+        f"im@balance=yes@doubt=0.3{BEFORE}": f"im@balance=yes{BEFORE}",
     },
+    "what a consensus counts": {f"im{BEFORE}": CENTRE, "im@weight=1": CENTRE, "im@view=train": CENTRE},
     "morphology": {once("im@erode=3@dilate=3"): ONE},
     "gate": {once("im@gate=foreground"): ONE},
     "committee size": {once(f"im@members={n}"): ONE for n in (2, 5)},
@@ -83,7 +88,7 @@ FACTORS: dict[str, dict[str, str]] = {
         once("im@networks=unet1x1,unet1x1:1,unet/resnet18"): ONE,
         once("im@average=0.99"): ONE,
     },
-    "start": {once("im@start=warm"): ONE, "im@start=fresh": CENTRE},
+    "start": {once(f"im@start=warm{BEFORE}"): ONE, "im@start=fresh@weight=0.3@view=strong": CENTRE},
     "generations": {LONGER: ONE, "im@generations=1": CENTRE, "im@generations=6@patience=6": CENTRE},
     "scheme": {ONE: ""},
     "student augmentation": {
@@ -99,7 +104,7 @@ FACTORS: dict[str, dict[str, str]] = {
     },
     "warm-up": {once("fixmatch+im@warmup=0@ramp=0"): ONLINE},
     "preset": {once("im@preset=paper"): ONE},
-    "teacher": {once("self_training"): ONE, "self_training": CENTRE},
+    "teacher": {once("self_training"): ONE, "self_training": CENTRE, f"self_training{BEFORE}": f"im{BEFORE}"},
 }
 """Factor -> its arms, each with the arm that it differs from in this factor alone."""
 ARMS = {arm: (factor, other) for factor, arms in FACTORS.items() for arm, other in arms.items()}

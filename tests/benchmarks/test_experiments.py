@@ -79,6 +79,8 @@ def test_one_factor_at_a_time(arm):
         changed = {k for k in mine if mine[k] != theirs[k]} - {"patience"}  # which goes with the number of generations
         if factor == "preset":  # a word for many things
             assert {"preset", "fill", "label"} <= changed
+        elif factor == "what a consensus counts":
+            assert changed and changed <= {"weight", "view"}
         else:
             assert changed == several.get(factor, changed) and (factor in several or len(changed) == 1)
 
@@ -87,7 +89,8 @@ def settings(arm):
     """What an arm trains with: of its program, whatever was typed, and of its training."""
     one = asked(Request([Path("data")], [arm], Path("out")))[0]
     given = {k: v for k, v in one.config.to_json().items() if not k.endswith("_args")}
-    return {k: v for k, v in (given | vars(one.program)).items() if k != "asked"}
+    taught = {"weight": one.config.method_args.get("weight")} if one.config.method == "supervised" else {}
+    return {k: v for k, v in (given | taught | vars(one.program)).items() if k != "asked"}
 
 
 def test_arms_of_the_stability_differ_in_one_thing():
