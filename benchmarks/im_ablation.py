@@ -71,7 +71,12 @@ CENTRES = {"screen": ONE, "confirm": "labels only"}
 FACTORS: dict[str, dict[str, str]] = {
     "fill": {once(f"im@fill={f}"): ONE for f in ("zero", "mean", "noise")},
     "label": {once("im@label=background"): ONE},
-    "mask": {once("ensemble"): ONE, once("im@agreement=2"): ONE, "ensemble": CENTRE, f"ensemble{BEFORE}": f"im{BEFORE}"},
+    "mask": {
+        once("ensemble"): ONE,
+        once("im@agreement=2"): ONE,
+        "ensemble": CENTRE,
+        f"ensemble{BEFORE}": f"im{BEFORE}",
+    },
     "weights": {
         once("im@balance=yes"): ONE,
         once("im@doubt=0.3"): ONE,

@@ -81,7 +81,7 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of each model.")] = None,
     batch: Annotated[int | None, typer.Option(help="Labeled images a step.")] = None,
     labels: Annotated[str | None, typer.Option(help="Labels to use: a number, a share or all.")] = None,
-    augment: Annotated[str | None, typer.Option(help="none or default.")] = None,
+    augment: Annotated[str | None, typer.Option(help="none, default or strong.")] = None,
     oracle: Annotated[bool | None, typer.Option("--oracle", help="Use the masks of unlabeled images too.")] = None,
     seed: Annotated[int | None, typer.Option(help="Everything random follows from it.")] = None,
     config: Annotated[Path | None, typer.Option(help="A recipe (YAML).")] = None,

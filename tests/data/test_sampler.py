@@ -184,8 +184,17 @@ def test_a_stream_read_in_smaller_steps_is_the_same_stream():
 
 
 def test_unknown_augmentation():
-    with pytest.raises(Refusal, match="none or default"):
-        feed(augment="strong")
+    with pytest.raises(Refusal, match="none or default or strong"):
+        feed(augment="very strong")
+
+
+def test_strong_augmentation_is_the_same_place_in_stronger_colours():
+    """Of labeled images, and of the view that shows unlabeled ones as these; where they are cut from stays."""
+    images = [feed(augment=name).labeled(0) for name in ("default", "strong")]
+    assert torch.equal(images[0].mask, images[1].mask) and not torch.equal(images[0].image, images[1].image)
+    mild, strong = (feed(augment=name).unlabeled(0, ("train", "strong", "mild")) for name in ("default", "strong"))
+    assert torch.equal(mild.weak, strong.weak) and not torch.equal(mild.strong[0], strong.strong[0])
+    assert all(torch.equal(mild.strong[i], strong.strong[i]) for i in (1, 2))  # a method's own views are its own
 
 
 @pytest.mark.parametrize("stacked", [False, True])

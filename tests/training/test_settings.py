@@ -79,12 +79,8 @@ def test_arguments_are_noted_whole():
     config = typed("fixmatch+im", "im.members=2")
     assert config.method_args == arguments(method_class("fixmatch"))
     taken = {
-        "members_by": "snapshots",
-        "generations": 3,
-        "patience": 3,
-        "start": "warm",
-        "draw": "even",
-    }  # the preset's
+        "members_by": "snapshots", "generations": 3, "patience": 3, "start": "warm", "draw": "even", "view": "strong",
+    }  # fmt: skip
     assert config.program_args == arguments(program_class("im")) | {"members": 2} | taken
     saved = config.to_json() | {"method_args": config.method_args | {"threshold": 0.5}}
     again = configure({"data": "x", "out": "y"}, [], None, saved)

@@ -28,6 +28,10 @@ def indices(step: int, batch: int, n: int, *key: object) -> Tensor:
     return torch.cat(chosen)
 
 
+AUGMENT = {"none": None, "default": views.VIEWS["train"], "strong": views.VIEWS["strong"]}
+"""--augment -> the colours of labeled images, which the view "train" has as well; "none" leaves the geometry alone, too."""
+
+
 @dataclass(frozen=True)
 class Drawing:
     """How unlabeled images are drawn where it is not, as otherwise, each once in a pass and augmented as labeled ones.
@@ -75,10 +79,10 @@ class Feed:
     once: tuple[Tensor, Tensor] | None = field(init=False, default=None)  # `copies` of one pass; None = each image once
 
     def __post_init__(self) -> None:
-        if self.augment not in ("none", "default"):
-            raise usage("--augment", f"is '{self.augment}'", expected="none or default")
+        if self.augment not in AUGMENT:
+            raise usage("--augment", f"is '{self.augment}'", expected=" or ".join(AUGMENT))
         base = views.DEFAULT
-        on = self.augment == "default"
+        on = self.augment != "none"
         self.geometry = views.Geometry(base.scale, base.rotate, base.flip, self.turn) if on else views.PLAIN
         number, clean = self.drawing.multiplicity, self.drawing.clean
         if self.unlabeled_store is not None and (number is not None or clean):
@@ -93,8 +97,8 @@ class Feed:
         assert store.labels is not None
         mask = views.take_labels(store.labels, store, crop)
         image = views.take_pixels(store, crop, self.units)
-        if self.augment == "default":
-            image = views.photometric(image, views.VIEWS["train"], generator)
+        if colors := AUGMENT[self.augment]:
+            image = views.photometric(image, colors, generator)
         mask = mask.to(image.device)
         return Labeled(image, mask if store.stacked else mask[:, 0].long())
 
@@ -148,10 +152,11 @@ class Feed:
         return image[place], clean[place]
 
     def _view(self, weak: Tensor, name: str, generator: torch.Generator, clean: Tensor) -> Tensor:
-        colors = self.drawing.colors if name == "train" else None
-        if name == "weak" or (name == "train" and self.augment == "none" and colors is None):
+        own = self.drawing.colors or AUGMENT[self.augment]
+        colors = own if name == "train" else None if name == "weak" else views.VIEWS[name]
+        if colors is None:
             return weak
-        view = views.photometric(weak, colors or views.VIEWS[name], generator)
+        view = views.photometric(weak, colors, generator)
         if name == "train" and self.drawing.clean:
             view = torch.where(clean.view(-1, 1, 1, 1).to(weak.device), weak, view)
         return view

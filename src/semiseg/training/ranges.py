@@ -19,7 +19,8 @@ RANGES: dict[str, tuple[float, float]] = {
 OFF = {"resize"}
 """Keys whose 0 has a meaning of its own outside their range."""
 CHOICES = {
-    "augment": ("none", "default"), "turn": ("auto", "yes", "no"), "loss": ("ce", "ce+dice", "mse", "ohem", "paper"),
+    "augment": ("none", "default", "strong"), "turn": ("auto", "yes", "no"),
+    "loss": ("ce", "ce+dice", "mse", "ohem", "paper"),
     "optimizer": ("adamw", "adam", "sgd"), "schedule": ("cosine", "poly", "constant"),
     "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"), "device": ("auto", "cpu", "cuda", "mps"),
 }  # fmt: skip
