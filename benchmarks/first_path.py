@@ -45,6 +45,8 @@ def cell(root: Path, runs: Path, name: str, method: str, seed: int, steps: int) 
     out = runs / f"{name}-{method}-{seed}"
     words = ["train", str(root / name), "--out", str(out), "--method", method, *SETS[name], "--steps", str(steps),
              "--batch", "16", "--seed", str(seed)]  # fmt: skip
+    if method != "supervised":
+        words += ["--set", "baseline=no"]  # the row is of the method's own model, whatever labels only would be
     if method != METHODS[0]:
         words += ["--set", f"reuse={runs / f'{name}-{METHODS[0]}-{seed}'}"]
     start = time.monotonic()

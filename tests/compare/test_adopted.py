@@ -23,9 +23,19 @@ def test_a_finished_cell_of_other_defaults_is_no_result(tmp_path, part, change, 
     assert f"mean today: {said}." in row.message
 
 
+def test_a_cell_of_before_there_were_views_saw_a_consensus_as_labels_are_seen(tmp_path):
+    run_of(tmp_path, "program_args", {"view": None}, "im")
+    row = run(tmp_path, [cell("a", options={"method": "im"})], Fake(tmp_path))["a"]
+    assert row.status == "failed" and "im.view: 'train' → 'strong'" in row.message
+
+
 @pytest.mark.parametrize(
     ("part", "change"),
-    [("program_args", {"balance": None, "doubt": None}), ("", {"eps": None}), ("", {"size": 32, "device": "cuda"})],
+    [
+        ("program_args", {"balance": None, "doubt": None, "view": None}),
+        ("", {"eps": None}),
+        ("", {"size": 32, "device": "cuda"}),
+    ],
 )
 def test_what_an_older_version_did_not_know_and_what_the_data_settle_change_nothing(tmp_path, part, change):
     run_of(tmp_path, part, change)
@@ -34,9 +44,9 @@ def test_what_an_older_version_did_not_know_and_what_the_data_settle_change_noth
     assert fake.started == []
 
 
-def run_of(out, part, change):
-    """A finished cell `a` of fixmatch+im with some settings changed; None: they were not noted."""
-    write_run(out / "cells/a", method="fixmatch+im")
+def run_of(out, part, change, method="fixmatch+im"):
+    """A finished cell `a` with some settings changed; None: they were not noted."""
+    write_run(out / "cells/a", method=method)
     record = storage.read_json(out / "cells/a/run.json")
     settings = record["config"][part] if part else record["config"]
     for key, value in change.items():

@@ -86,18 +86,21 @@ def outcome(mine, labels_only):
     ],
 )  # fmt: skip
 def test_labels_only_is_shipped_where_it_is_better(mine, labels_only, which):
-    session = SimpleNamespace(folded=False, selectable=lambda: True)
+    session = SimpleNamespace(first=[], folded=False, selectable=lambda: True)
     made = shipped(session, outcome(mine, labels_only))
     assert made.model.folder == which
     assert (made.why == "promoted") == (which != "baseline")
-    assert [m.folder for m in made.committee] == ["generation-1/member-0"]  # whose disagreement is mapped all the same
+    assert [m.folder for m in made.committee] == [which]
+    several = outcome(mine, labels_only)
+    several.committee = 2 * several.committee
+    assert shipped(session, several).committee == several.committee  # whose disagreement is mapped all the same
 
 
 def test_few_val_images_ship_by_the_mean_over_all_of_them(monkeypatch):
     """iou_per_image of a model leaves out what is empty for it; the two are asked about the same images."""
     told = {"generation-1/member-0": 0.7, "baseline": 0.8}
     monkeypatch.setattr(_promotion, "every_image", lambda _, members: {"iou_per_image": told[members[0].folder]})
-    session = SimpleNamespace(folded=False, selectable=lambda: False)
+    session = SimpleNamespace(first=[], folded=False, selectable=lambda: False)
     made = shipped(session, outcome(0.9, 0.1))
     assert made.model.folder == "baseline"
     assert made.why == "labels only is better than generation-1/member-0: iou_per_image on val 0.7000 → 0.8000"
@@ -110,3 +113,11 @@ def test_what_is_shipped_is_what_predicts_and_what_the_report_names(folders, tmp
     assert summary["model"]["folder"] == "baseline" and summary["model"]["why"] == "for a test"
     assert semiseg.load(run).folders["model"] == "baseline"
     assert "a labels-only model is kept" in (run / "report.html").read_text()
+
+
+def test_a_baseline_that_lost_a_generation_is_not_asked_again():
+    """With folds, and beside a given committee, it is generation 0 and was compared on more images."""
+    made = outcome(0.4, 0.5)
+    assert made.baseline is not None
+    session = SimpleNamespace(first=[made.baseline], selectable=lambda: True)
+    assert shipped(session, made) is made

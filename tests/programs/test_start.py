@@ -187,7 +187,8 @@ def asked(method, *sets, **saved):
         ("supervised", [], 1.0), ("noisy_student", [], 1.0), ("im_plus", [], 1.0),
         ("im", ["im.members_by=seed"], 1.0), ("im", ["im.start=fresh"], 1.0), ("im", ["im.preset=paper"], 1.0),
         ("im", ["im.label=extra"], 1.0), ("im", ["committee=a"], 1.0), ("im", ["supervised.weight=0.7"], 0.7),
-        ("im", ["im.members_by=seed", "im.start=warm"], 0.3), ("fixmatch+im", [], 1.0),
+        ("im", ["im.members_by=seed", "im.start=warm"], 0.3), ("fixmatch+im", [], 1.0), ("im", ["im.draw=pool"], 1.0),
+        ("im", ["im.preset=paper", "im.start=warm"], 1.0),
     ],
 )  # fmt: skip
 def test_a_consensus_counts_less_for_who_goes_on(method, sets, weight):
@@ -198,6 +199,15 @@ def test_a_consensus_counts_less_for_who_goes_on(method, sets, weight):
 def test_a_run_that_was_started_at_full_weight_stays_there():
     old = asked("im", "supervised.weight=1").to_json()
     assert configure({"data": "nowhere", "out": "nowhere"}, [], None, old).method_args["weight"] == 1.0
+
+
+@pytest.mark.parametrize("noted", [{"weight": 1.0}, {}])
+def test_a_run_of_before_there_were_views_goes_on_as_it_was(noted):
+    """Of its arguments it noted all but the view, or what was typed alone."""
+    old = asked("im").to_json()
+    old |= {"method_args": noted, "program_args": {k: v for k, v in old["program_args"].items() if k != "view"}}
+    again = configure({"data": "nowhere", "out": "nowhere"}, [], None, old)
+    assert (again.method_args["weight"], again.program_args["view"]) == (1.0, "train")
 
 
 def test_the_weight_of_a_consensus_does_not_set_first_trainings_apart():
@@ -214,7 +224,7 @@ def test_the_weight_of_a_consensus_does_not_set_first_trainings_apart():
     [
         (IM(), {}, True), (SelfTraining(), {}, True), (InputEnsemble(), {}, True), (Ensemble(members_by="seed"), {}, False),
         (IM(members_by="seed", view="strong"), {}, True), (IM(view="train"), {}, False), (IM(), {"augment": "none"}, False),
-        (IM(preset="paper"), {}, False),
+        (IM(preset="paper"), {}, False), (IM(label="extra"), {}, False), (IM(), {"method": "sufd"}, False),
     ],
 )  # fmt: skip
 def test_how_students_see_a_consensus(program, changes, strong, prepared, tmp_path):

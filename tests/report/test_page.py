@@ -1,5 +1,6 @@
 """The page as a whole: what it says for every kind of run, and that it survives whatever is missing."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -163,6 +164,17 @@ def test_scores_on_test_are_named_so(run):
     assert "mIoU on test 0.765" in text and "These are scores on 60 images of test" in text
     assert "average of the committee 0.800" in text and "b absent absent" in text
     assert "--split test" not in text
+
+
+def test_a_score_on_test_of_another_model_is_not_shown(run):
+    """Labels only may have become what the run ships since it was evaluated."""
+    weights = json.loads((run / "summary.json").read_text())["hash"]
+    for hashed, shown in ((weights, True), ("of another model", False)):
+        model = hashlib.sha256(hashed.encode()).hexdigest()
+        (run / "evaluation-test.json").write_text(
+            json.dumps({"images": 60, "metrics": {"miou": 0.7654}, "model": model})
+        )
+        assert ("0.765" in page(run).text) == shown
 
 
 def test_a_run_that_moved_is_called_by_its_present_name(run):

@@ -24,7 +24,9 @@ def check(cell: Cell, run: Path) -> None:
         fix = "put the old file back, or choose another --out"
         raise Refusal(Problem("S08", today.method, "changed since this cell was trained with it", fix), CHECKPOINT)
     new = _values(replace(today, lr=today.lr or default_rate(today)).to_json())
-    plain = configure({"method": today.name}, [], None, {})  # what an older version did not know it did as by default
+    plain = configure({"method": today.name}, [], None, {})  # what an older version did not know it did as by default,
+    if today.method == "supervised" and "view" in plain.program_args:  # but for how its students saw a consensus
+        plain.program_args["view"] = "train"
     old = _values(plain.to_json()) | _values(Config().to_json() | record["config"])
     if changed := [f"{k}: {old.get(k)!r} → {v!r}" for k, v in new.items() if old.get(k) != v]:
         found = f"was trained with other settings than its words mean today: {', '.join(changed)}"

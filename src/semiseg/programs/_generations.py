@@ -98,7 +98,8 @@ class Generations(Program):
 
     def defaults(self, config: Config) -> dict[str, Any]:
         """What a consensus counts for students that begin so, and the paper's training with the paper's preset."""
-        begin = "fresh" if config.committee else self.start  # which has no weights of ours
+        afresh = config.committee or self.draw == "pool"  # which has no weights of ours; where all images count alike
+        begin = "fresh" if afresh else self.start
         return {"supervised.weight": STARTS[begin].weight, **(PAPER if self.preset == "paper" else {})}
 
     def fits(self, config: Config) -> None:
@@ -148,7 +149,8 @@ class Generations(Program):
 
     def school(self, session: Session, drawing: Drawing) -> Session:
         """The session of students that draw so, and see it in their view."""
-        if self.view != "train" and session.data.config.augment != "none":
+        config = session.data.config  # methods with an unlabeled step of their own have views of their own
+        if self.view != "train" and config.augment != "none" and not method_class(config.method).uses_unlabeled:
             drawing = replace(drawing, colors=drawing.colors or VIEWS[self.view])
         return (pooled if self.draw == "pool" else school)(session, drawing)
 

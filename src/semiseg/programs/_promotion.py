@@ -50,14 +50,19 @@ def judge(session: Session, model: Member, candidate: Member, unsaid: bool = Tru
 
 
 def shipped(session: Session, outcome: Outcome) -> Outcome:
-    """The outcome with the labels-only baseline as its model, where that is the better one."""
+    """The outcome with the labels-only baseline as its model, where that is the better one.
+
+    A baseline of generation 0 was asked when the next one was promoted. A committee goes on mapping its disagreement; a
+    single model gives way to the baseline altogether.
+    """
     model, base = outcome.model, outcome.baseline
-    if base is None or base.folder == model.folder:
+    if base is None or base.folder in {model.folder, *(m.folder for m in session.first)}:
         return outcome
     pair = [model, base]
-    if not session.selectable() and not session.folded and model.val:
+    if not session.selectable() and model.val:
         pair = [replace(m, result={**m.result, "val": every_image(session, [m])}) for m in pair]
     better, reason = judge(session, pair[0], pair[1], unsaid=False)
-    return (
-        replace(outcome, model=base, why=f"labels only is better than {model.folder}: {reason}") if better else outcome
-    )
+    if not better:
+        return outcome
+    committee = outcome.committee if len(outcome.committee) > 1 else [base]
+    return replace(outcome, model=base, committee=committee, why=f"labels only is better than {model.folder}: {reason}")

@@ -39,6 +39,8 @@ CHOICES = {
     "route": ("offline", "online", "both"), "reduce": ("union", "channel"),
     "fill": ("", *FILLS), "label": ("", "ignore", "background", "extra"), "gate": ("", "none", "foreground"),
 }  # fmt: skip
+AFRESH = ("extra", "paper")
+"""Labels that may be a class which no teacher knows, so that students cannot go on from its weights."""
 
 
 class IM(Generations):
@@ -98,6 +100,8 @@ class IM(Generations):
         self.reduce, self.erode, self.dilate = reduce, erode, dilate
         self.discs, self.disc_weight = discs, disc_weight or (3.0 if self.preset == "paper" else 1.0)
         self.fill, self.label, self.gate = (given[k] or v for k, v in PRESET[self.preset].items())
+        if self.label in AFRESH and not inherited.get("view"):
+            self.view = STARTS["fresh"].view
         self._weights_fit()
 
     def _weights_fit(self) -> None:
@@ -173,7 +177,7 @@ class IM(Generations):
 
     def defaults(self, config: Config) -> dict[str, Any]:
         """And what it counts for those that cannot go on, see `lost`."""
-        afresh = {"supervised.weight": STARTS["fresh"].weight} if self.label == "extra" else {}
+        afresh = {"supervised.weight": STARTS["fresh"].weight} if self.label in AFRESH else {}
         return {**super().defaults(config), **afresh}
 
     def run(self, session: Session) -> Outcome:

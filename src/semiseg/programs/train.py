@@ -53,6 +53,7 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
     kept = copy.deepcopy({k: v for k, v in saved.items() if k in known})  # `saved` is compared with it later
     config = Config(**kept)
     config.method, config.program = method, program
+    _as_before(config, kept)
     config.data, config.out = str(options.get("data", "")), str(options.get("out", ""))
     settings = Settings(arguments(method_class(method)), arguments(program_class(program)), config, PROGRAMS)
     for key, value in asked.items():
@@ -76,6 +77,14 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
         setattr(made, mine, {**defaults, **getattr(made, mine)})
     made.program_args |= {k: getattr(own, k) for k in made.program_args if k in own.settled}
     return made
+
+
+def _as_before(config: Config, kept: Mapping[str, Any]) -> None:
+    """A run that was started before there were views and weights goes on without: as all students saw and weighed then."""
+    if kept and "view" in arguments(program_class(config.program)):
+        config.program_args.setdefault("view", "train")
+        if config.method == "supervised":
+            config.method_args.setdefault("weight", 1.0)
 
 
 def default_method(options: Mapping[str, Any]) -> str:

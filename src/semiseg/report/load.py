@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,9 @@ def load(run: Path) -> Facts:
         "the model": _json(run / "evaluation-test.json", unread),
         "average of the committee": _json(run / "evaluation-test-ensemble.json", unread),
     }
+    weights = hashlib.sha256(str(summary.get("hash")).encode()).hexdigest()  # as `Model.hash`
+    if mapping(evaluations["the model"]).get("model", weights) != weights:
+        evaluations["the model"] = None  # of a model that this run shipped before
     facts = Facts(
         run=run,
         summary=summary,

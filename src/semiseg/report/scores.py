@@ -59,7 +59,10 @@ def _generations(facts: Facts) -> str:
         "Kept",
         '<span class="why">Why</span>',
     ]
-    text = note("A generation that is worse there is not kept. Inconsistent: where its committee does not all agree.")
+    text = note(
+        "A generation that is worse there than the best before it is not kept; whether labels only is better than all is "
+        "asked at the end. Inconsistent: where its committee does not all agree."
+    )
     return "<h3>Generations</h3>\n" + table(head, rows, "Generations") + text
 
 

@@ -97,7 +97,7 @@ class Config:
         other = FREE | {"program", "program_args", "baseline", "epochs", "committee"}
         kept = {k: v for k, v in self.to_json().items() if k not in other}
         args = self.method_args if method == self.method else {}
-        idle = {k: v for k, v in method_class(method).students.items() if k in args}
+        idle = {k: v for k, v in method_class(method).students.items() if k in args} if method in METHODS else {}
         kept |= {"method": method, "method_args": {**args, **idle}}
         if code := own.digest(method):
             kept["code"] = code
