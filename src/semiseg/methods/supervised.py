@@ -20,7 +20,10 @@ from semiseg.task import Task
 
 
 class Supervised(Method):
-    """L = L_sup(labeled); as a student (L_sup(labeled) + weight · L_sup(unlabeled, consensus)) / (1 + weight)."""
+    """L = L_sup(labeled); as a student (L_sup(labeled) + weight · L_sup(unlabeled, consensus)) / (1 + weight).
+
+    weight: what the consensus counts; 0.3 under programs whose students go on from their teacher's weights.
+    """
 
     views = ("train",)
     uses_unlabeled = False
