@@ -31,7 +31,9 @@ class AIMPlus(IMPlus):
         super().fits(config)
         if config.augment == "none":
             found = f"is none, and {config.name} is {config.name.replace('aim', 'im')} with augmented labels"
-            raise Refusal(Problem("C02", "--augment", found, "use --augment default or strong, or the other one"), USAGE)
+            raise Refusal(
+                Problem("C02", "--augment", found, "use --augment default or strong, or the other one"), USAGE
+            )
 
 
 class AIMPlusPlus(AIMPlus, IMPlusPlus):
