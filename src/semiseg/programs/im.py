@@ -3,7 +3,9 @@
 [0] Vorndran and Roeck, arXiv 2401.14387   [1] MichaelVorndran/InconsistencyMasks, ISIC_2018/09_ISIC_2018_IM.py
 Differs from [1]: inconsistent pixels are ignored and the input is left alone by default (preset "paper" blacks the
 input out and teaches background, or a class of its own, there); labeled and consensus images are drawn 1:1 (pooled in
-preset "paper"); every model gets the same steps; a generation that is not better on val is never promoted.
+preset "paper"); every model gets the same steps; a generation that is not better on val is never promoted. Students go on
+from their teacher's weights by default, and for them a consensus counts .3 beside the labels and is seen in strong colours:
+at full weight they unlearn what their teachers do not find.
 """
 
 from __future__ import annotations
