@@ -4,7 +4,8 @@ python benchmarks/does_it_help.py DATA_ROOT [--only isic2018 …] [--seeds 3] [-
 
 The default of `im` is frozen before this runs. Every arm has the same labeled stream, augmentation and network, and as many
 steps in all: --steps for each of the four trainings of `im` and its kin, four times that for FixMatch and Mean Teacher.
-Labels only has three rows (one model, the best on val of four, one of four times the steps) and the average of its models.
+Labels only has three rows (one model, the best on val of four, one of four times the steps) and the average of its models;
+and, as a control, four times the steps with its images in the strong colours in which students see a consensus.
 Each set is one `semiseg compare`, goes on where it was, and is written to the table when it ends.
 """
 
@@ -20,7 +21,7 @@ from shared import RAMP, SIZES, STEPS, folder
 LONGER = "steps=4x"
 """Of methods that train one model: as many in all as the four trainings of `im` have."""
 ARMS = [
-    "im", "ensemble", "self_training",
+    "im", "ensemble", "self_training", f"supervised@augment=strong@{LONGER}",
     *("@".join([name, *RAMP, *([] if "+" in name else [LONGER])])
       for name in ("mean_teacher", "mean_teacher+im", "fixmatch", "fixmatch+im")),
 ]  # fmt: skip
