@@ -31,7 +31,11 @@ def test_refine_to_the_consensus(kind):
     for before in (own, None):
         images, target = InconsistencyMask()(unlabeled, before, CLOCK)
         assert torch.equal(target.weight, unlabeled.planes.agree.float())
-        assert torch.equal(target.label, known_label(unlabeled.planes)) and target.label.dtype == own.label.dtype
+        silent = unlabeled.planes.label == IGNORE
+        spared = (
+            known_label(unlabeled.planes) if before is None else torch.where(silent, own.label, unlabeled.planes.label)
+        )
+        assert torch.equal(target.label, spared) and target.label.dtype == own.label.dtype
         assert images.strong[0] is unlabeled.strong[0]
         if before is None:  # a supervised student reads labels and weights only
             assert target.prob.shape == (3, 0, 8, 8)
@@ -114,7 +118,7 @@ def test_per_channel_agreement_keeps_the_agreed_channel():
     planes = type(unlabeled.planes)(made.label, made.agree)
     images, target = InconsistencyMask(fill="zero")(unlabeled.replace(planes=planes), own, CLOCK)
     assert torch.equal(target.weight, made.agree.float()) and target.weight.shape[1] == 2
-    assert (target.label[~made.agree] == 0).all()
+    assert torch.equal(target.label[~made.agree], own.label[~made.agree])
     assert (images.strong[0][made.inconsistent] == 0).all()
 
 

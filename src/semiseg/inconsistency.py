@@ -221,11 +221,16 @@ class InconsistencyMask:
     def _consensus(self, planes: Planes, trust: Tensor, valid: Tensor, own: Target | None) -> Target:
         """The committee's belief in place of the method's; a method's own selection does not veto it.
 
-        Whoever has no belief of his own is told labels alone: their probabilities are (U,0,H,W).
+        Where the committee says nothing the label stays the method's own, without weight: mixing by classes (ClassMix)
+        reads labels everywhere. Whoever has no belief of his own is told labels alone: probabilities are (U,0,H,W).
         """
-        label = planes.label.masked_fill(planes.label == IGNORE, self.extra)
+        silent = planes.label == IGNORE
+        if own is None or self.background:
+            label = planes.label.masked_fill(silent, self.extra)
+        else:
+            label = torch.where(silent, own.label.to(planes.label), planes.label)
         if self.doubt:
-            trust = trust * (planes.label != IGNORE if label.ndim == 4 else (planes.label != IGNORE).unsqueeze(1))
+            trust = trust * (~silent if label.ndim == 4 else ~silent.unsqueeze(1))
         if self.balance is not None:
             self.balance = weight = self.balance.to(trust)  # moved once, not in every step
             trust = trust * (weight[label][:, None] if label.ndim == 3 else _per_label(weight, label))

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import tiny
-from semiseg.batch import IGNORE, Clock, Labeled, Unlabeled, generator_of
+from semiseg.batch import IGNORE, Clock, Labeled, Planes, Unlabeled, generator_of
 from semiseg.errors import Refusal
+from semiseg.inconsistency import InconsistencyMask
 from semiseg.methods.classmix import ClassMix
 from semiseg.task import make_task
 
@@ -200,6 +201,23 @@ def test_the_mix_of_labels_is_the_label_of_the_mix():
     method = method_of()
     _, target = method.mix(unlabeled.strong[0], method.believe(unlabeled, unlabeled.weak), CLOCK)
     assert (target.prob.argmax(1) == target.label).all()
+
+
+def test_what_a_committee_disputes_is_pasted_by_the_own_label():
+    """It has no weight, and is not taken for class 0: where nothing else is 0, no 0 can be drawn."""
+    method = method_of()
+    own = belief_of(torch.tensor([1, 1, 2, 2, 3, 3]).expand(2, 1, 6), method.task)
+    agree = torch.tensor([1, 0, 1, 0, 1, 0]).bool().expand(2, 1, 1, 6)
+    planes = Planes(own.label.masked_fill(~agree[:, 0], 255), agree)
+    image = torch.stack([torch.zeros(4, 1, 6), torch.ones(4, 1, 6)])
+    unlabeled = Unlabeled(image, (image,), torch.ones(2, 1, 1, 6).bool(), planes=planes)
+    for step in range(20):
+        clock = Clock(step, 20)
+        refined, target = InconsistencyMask()(unlabeled, own, clock)
+        mixed, target = method.mix(refined.strong[0], target, clock)
+        assert torch.equal(target.weight.bool(), agree) and torch.equal(target.label, own.label)
+        mine = (mixed[0, 0, 0] == 0).view(3, 2)
+        assert torch.equal(mine[:, 0], mine[:, 1])  # disputed pixels go with those of their class
 
 
 def test_one_share_for_the_whole_batch():
