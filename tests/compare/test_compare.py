@@ -149,6 +149,19 @@ def test_a_comparison_grows(ask, idle, tested):
     assert first.items() <= storage.read_json(grid)["data"].items()
 
 
+def test_rows_that_nobody_asks_for_again_are_named(ask, here):
+    """They stay in cells/, leave the tables, and are said to."""
+    first = compare(ask("mean_teacher", baselines="none"), quiet=True, begin=here)
+    assert not any("left out" in note for note in first["notes"])
+    second = compare(ask("supervised", baselines="none"), quiet=True, begin=here)
+    (note,) = [note for note in second["notes"] if "left out" in note]
+    assert "1 finished before (binary-all-seed0-mean_teacher)" in note
+    assert not any(row["arm"] == "mean_teacher" for row in second["table"])
+    again = compare(ask("supervised", "mean_teacher", baselines="none"), quiet=True, begin=here)
+    assert not any("left out" in note for note in again["notes"])
+    assert any(row["arm"] == "mean_teacher" for row in again["table"])
+
+
 def test_what_a_run_cost_and_which_source_trained_it(tested, tmp_path, monkeypatch):
     """EvalNet's training and the committee's answers count; a member taken over keeps the commit that trained it."""
     options = {"size": 16, "batch": 2, "network": "unet1x1:0.25", "steps": 3, "threads": 1, "workers": 1, "quiet": True}

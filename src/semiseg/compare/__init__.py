@@ -36,6 +36,7 @@ def compare(request: Request, command: str = "", quiet: bool = False, begin: Sta
     with storage.lock(out):
         _same_data(out, budget, grid)
         storage.sweep(out)
+        grid.notes += _unasked(out, grid)
         for text in grid.notes:
             log.say(f"Note: {text}.")
         log.say(f"{len(grid.cells)} cells, {sum(c.steps for c in grid.cells)} steps in total, into {out}.")
@@ -109,6 +110,16 @@ def _same_data(out: Path, budget: dict[str, Any], grid: Grid) -> None:
     if changed:
         raise Refusal(changed, CHECKPOINT)
     storage.write_json(out / "grid.json", {**before, "data": {**known, **grid.data}})
+
+
+def _unasked(out: Path, grid: Grid) -> list[str]:
+    """A note on cells that earlier calls finished and this one leaves out of its tables."""
+    mine = {cell.name for cell in grid.cells}
+    left = sorted(p.parent.name for p in (out / "cells").glob("*/summary.json") if p.parent.name not in mine)
+    if not left:
+        return []
+    some = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+    return [f"left out of the tables, since nobody asked for their rows this time: {len(left)} finished before ({some})"]
 
 
 def summary(result: dict[str, Any]) -> list[str]:
