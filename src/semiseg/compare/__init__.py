@@ -119,7 +119,9 @@ def _unasked(out: Path, grid: Grid) -> list[str]:
     if not left:
         return []
     some = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
-    return [f"left out of the tables, since nobody asked for their rows this time: {len(left)} finished before ({some})"]
+    return [
+        f"left out of the tables, since nobody asked for their rows this time: {len(left)} finished before ({some})"
+    ]
 
 
 def summary(result: dict[str, Any]) -> list[str]:
