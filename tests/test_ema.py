@@ -48,6 +48,17 @@ def test_a_short_training_shortens_the_window(total, cap):
     assert 1 - average.network.weight.item() == pytest.approx(cap, abs=1e-6)
 
 
+def test_averages_of_one_short_training_stay_apart():
+    """500 steps allow a window of 10: the first of two averages has its square root, as far from 1 as from 10."""
+    for total, windows in ((500, (10**0.5, 10)), (2000, (40**0.5, 40)), (10**6, (10, 100))):
+        for decay, reach, window in ((0.9, 0.5, windows[0]), (0.99, 1.0, windows[1])):
+            average = Average(Number(), decay, reach)
+            for _ in range(130):
+                average.network.load_state_dict(Number().state_dict() | {"weight": torch.tensor(0.0)}, strict=False)
+                average.update(Number(1.0), total)
+            assert 1 - average.network.weight.item() == pytest.approx(1 - 1 / window, abs=1e-6)
+
+
 def test_floats_are_averaged_and_integers_copied():
     average = Average(Number(4.0))
     for value in (2.0, 6.0):  # 2, then 2 + (6 - 2) / 2

@@ -148,7 +148,19 @@ def test_ohem_of_labels_that_overlap_and_of_weights_by_hand():
     assert losses.ohem(-prob.log(), known, threshold=0.55, kept=1.0).item() == pytest.approx(every)
     assert losses.ohem(-prob.log(), known, threshold=0.55, kept=0.75).item() == pytest.approx(every)  # .8 is no third
     weight = torch.tensor([1.0, 0.0, 1.0, 1.0]).view(1, 1, 2, 2)
-    assert losses.ohem(-prob.log(), known, weight, kept=0.25).item() == pytest.approx(-math.log(0.5) / 2)
+    assert losses.ohem(-prob.log(), known, weight, kept=0.25).item() == pytest.approx(-math.log(0.5) * 2 / 3)
+
+
+def test_ohem_does_not_look_at_the_label_of_what_has_no_weight():
+    """A disputed pixel has some label; whichever it is, the loss of the others is the same, and so is its mean."""
+    g = torch.Generator().manual_seed(0)
+    loss, known = torch.rand(2, 1, 8, 8, generator=g), torch.ones(2, 1, 8, 8, dtype=torch.bool)
+    weight = (torch.rand(2, 1, 8, 8, generator=g) < 0.6).float()
+    other = torch.where(weight > 0, loss, 9 * torch.rand(loss.shape, generator=g))
+    found = [losses.ohem(x, known, weight, threshold=0.5, kept=0.3) for x in (loss, other)]
+    trusted = losses.ohem(loss, weight > 0, threshold=0.5, kept=0.3)
+    assert found[0] == found[1] == pytest.approx((trusted * weight.mean()).item()) and trusted > 0
+    assert losses.ohem(loss, known, torch.zeros_like(weight)) == 0
 
 
 def test_one_hot():

@@ -19,16 +19,17 @@ class Average(nn.Module):
     `num_batches_tracked` truncates). The decay warms up as min(1 - 1/(n+1), decay) after n updates: 0, 1/2, 2/3, …
     Papers set it for tens of thousands of steps. Where the training is shorter it is lowered, so that the window
     1/(1 - decay) is at most `window` of all steps: with .99 and 500 steps a teacher would lag a fifth of them behind.
-    window = 0 leaves it as papers have it.
+    window = 0 leaves it as papers have it. reach: that largest window to this power (0 to 1), so that several averages of
+    one short training, which would all be lowered to the same, stay apart.
     """
 
     updates: torch.Tensor
     window = WINDOW
 
-    def __init__(self, network: nn.Module, decay: float = 0.996) -> None:
+    def __init__(self, network: nn.Module, decay: float = 0.996, reach: float = 1.0) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).requires_grad_(False)
-        self.decay = decay
+        self.decay, self.reach = decay, reach
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.done = 0  # `updates`, known without a look at the device
         self.train(False)
@@ -40,7 +41,7 @@ class Average(nn.Module):
     @torch.no_grad()
     def update(self, network: nn.Module, total: int = 0, *, follow: bool = False) -> None:
         """Move towards `network` by one step of `total` (0: no window). follow: become it."""
-        longest = max(1.0, self.window * total) if total and self.window else float("inf")
+        longest = max(1.0, self.window * total) ** self.reach if total and self.window else float("inf")
         decay = 0.0 if follow else min(1 - 1 / (self.done + 1), self.decay, 1 - 1 / longest)
         mine, theirs = self.network.state_dict(), network.state_dict()
         floats = [k for k, v in mine.items() if v.is_floating_point()]

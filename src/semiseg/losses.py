@@ -82,13 +82,17 @@ def ohem(
     """Mean over the hard elements of a cross-entropy map: truth probability exp(-loss) <= max(threshold, k-th smallest).
 
     UniMatch `util/ohem.py`. k = `kept` of all elements of the batch on this device, ignored ones included; all known
-    elements count when fewer than k are known, and the mean is 0 when none is. Nothing waits for the device.
+    elements count when fewer than k are known, and the mean is 0 when none is. Nothing waits for the device. What has
+    no weight (a pixel that a committee disputes) has no label to be hard at: it is not among them, and the mean counts by
+    the share of known elements that have a weight, as a mean over all of them would.
     """
     known = known.expand_as(loss)
-    prob = torch.exp(-loss.detach()).masked_fill(~known, torch.inf)
+    trusted = known if weight is None else known & (weight > 0).expand_as(loss)
+    prob = torch.exp(-loss.detach()).masked_fill(~trusted, torch.inf)
     least = min(loss.numel(), max(1, round(kept * loss.numel())))
     limit = prob.flatten().kthvalue(least).values.clamp(min=threshold)
-    return masked_mean(loss, known & (prob <= limit), weight)
+    mean = masked_mean(loss, trusted & (prob <= limit), weight)
+    return mean if weight is None else mean * trusted.sum() / known.sum().clamp(min=1)
 
 
 def one_hot(label: Tensor, classes: int) -> Tensor:

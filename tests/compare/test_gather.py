@@ -32,7 +32,7 @@ class Grids:
         self.out, self.cells, self.rows = out, [], []
 
     def add(self, arm, seed, *arms, generation=0, last=0, share=None, classes=("cell",), program="", last_val=0.4,
-            shipped=0):  # fmt: skip
+            shipped=0, labeled=0):  # fmt: skip
         """arms: (name, members, confusions (N,K,K) or (N,L,2,2)) of the cell. shipped: the best of its members."""
         arms = [(arm, 1, confusion) for confusion in arms] if not isinstance(arms[0], tuple) else arms
         name = f"{arm}-{seed}"
@@ -61,7 +61,8 @@ class Grids:
             "generations": [{"generation": g, "members": [member]} for g in range(last + 1)],
             "arms": [{"name": t, "folder": "" if m > 1 else names[shipped * (n > 0)],
                       "val": {"miou": 0.5 + 0.1 * shipped * (n > 0)}} for n, (t, m, _) in enumerate(arms)],
-            "seconds": {"training_all_tries": 3.0}, "images_forwarded": 24, "counts": {"labeled": 4},
+            "seconds": {"training_all_tries": 3.0}, "images_forwarded": 24,
+            "counts": {"labeled": labeled or (16 if arm.startswith("full") else 4)},
         })  # fmt: skip
         self.cells.append(SimpleNamespace(name=name, path=self.out, data="d", labels="4", seed=seed, arm=arm,
                                           split="test"))  # fmt: skip
@@ -260,6 +261,42 @@ def test_a_snapshot_that_is_shipped_has_a_curve_and_a_run(tmp_path):
         arm = gather.Arm("im", "d", "4", folders={0: [member]})
         group = gather.Group("d", "4", "test", [arm])
         assert "0.5" in figures.curves(group) and run_of(member) == tmp_path
+
+
+def test_the_curve_of_a_student_begins_where_its_teachers_ended(tmp_path):
+    """Its steps come after theirs: it does not learn in ten steps what took them twenty before."""
+    for g in range(3):
+        member = tmp_path / f"generation-{g}/member-0"
+        member.mkdir(parents=True)
+        (member / "metrics.csv").write_text(f"step,split,loss,miou\n5,val,,0.{g}1\n10,val,,0.{g}5\n")
+    assert figures.in_a_row(member) == [(5, 0.01), (10, 0.05), (15, 0.11), (20, 0.15), (25, 0.21), (30, 0.25)]
+    assert figures.in_a_row(member.parent.parent / "generation-0/member-0") == [(5, 0.01), (10, 0.05)]
+
+
+def test_full_labels_are_no_row_where_all_are_in_use(grids):
+    for seed in range(2):
+        grids.add(BASE, seed, hits(0, seed))
+        grids.add("full labels", seed, hits(0, seed), labeled=4)
+        grids.add("csl", seed, hits(9, 10 + seed))
+    group = grids.group()
+    assert [a.name for a in group.arms] == [BASE, "csl"] and group.full is None
+    assert group.arm("csl").gain is not None and group.arm("csl").share is None
+
+
+def test_each_commit_once(grids):
+    compared(grids, {"csl": 9})
+    for n, row in enumerate(grids.rows):
+        row.commit = "abc; def" if n % 2 else "abc"
+    group = gather.gather(grids.grid, grids.rows)[0]
+    assert group.arm("csl").commits == ["abc"] or group.arm("csl").commits == ["abc", "def"]
+    assert grids.html(group).count("<code>abc</code>") == 1 and "abc; def" not in grids.html(group)
+
+
+@pytest.mark.parametrize(("split", "said"), [("test", "test was read once"), ("val", "flatter whoever chooses")])
+def test_the_page_says_what_models_were_chosen_on(grids, split, said):
+    group = compared(grids, {"csl": 9})
+    group.split = split
+    assert said in grids.html(group)
 
 
 def test_a_class_that_the_truth_has_not(grids):

@@ -280,6 +280,24 @@ def test_two_folders_of_one_name(ask, tested, tmp_path):
     assert len({c.name for c in grid.cells}) == 4
 
 
+def test_files_of_one_name_are_two_methods(ask, tmp_path, monkeypatch):
+    """./mine.py and sub/mine.py each have cells of their own; a file beside the folder keeps its plain name."""
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code = "from semiseg.methods.supervised import Supervised\n\n\nclass Mine(Supervised):\n    pass\n"
+    for path in ("mine.py", "sub/mine.py"):
+        (tmp_path / path).write_text(code)
+    arms = ["mine.py:Mine", "./mine.py:Mine", "sub/mine.py:Mine"]
+    made = [c.name for c in plan(ask(*arms, baselines="none")).cells if "mine" in c.name]
+    assert len(set(made)) == 3 and made[0] == "binary-all-seed0-mine.py-Mine"
+    assert made == [c.name for arm in arms for c in plan(ask(arm, baselines="none")).cells if "mine" in c.name]
+
+
+def test_students_that_grow_are_noted(ask):
+    noted = " ".join(plan(ask("noisy_student", "im_plus@grow=0")).notes)
+    assert "noisy_student: its students are wider" in noted and "im_plus, grow=0: its" not in noted
+
+
 def test_slug():
     assert slug("./mine.py:Mine") == "mine.py-Mine"
     assert slug("fixmatch+im") == "fixmatch+im"

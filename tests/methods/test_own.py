@@ -187,6 +187,20 @@ def test_a_changed_file_is_another_method(tmp_path):
     assert again["hash"] == first["hash"], "the same training under another file"
 
 
+def test_a_file_that_it_imports_is_part_of_it(tmp_path):
+    """Also one that only that file imports, or one in a folder; not what merely lies beside it."""
+    path = write(tmp_path, "import helper\n" + RIGHT)
+    seen = [own.digest(f"{path}:Mine")]
+    (tmp_path / "more").mkdir()
+    for name, text in (("helper", "from more import rest"), ("more/__init__", ""), ("more/rest", "SIGN = 1"),
+                       ("more/rest", "SIGN = -1"), ("helper", "from more import rest  # and so on")):  # fmt: skip
+        (tmp_path / f"{name}.py").write_text(text)
+        seen.append(own.digest(f"{path}:Mine"))
+    assert len({*seen}) == len(seen) - 1 and seen[1] == seen[2]  # an empty file changes nothing
+    (tmp_path / "beside.py").write_text("SIGN = 1")
+    assert own.digest(f"{path}:Mine") == seen[-1] and own.digest("fixmatch") == ""
+
+
 def test_a_shape_knows_the_file(tmp_path):
     path = write(tmp_path, RIGHT)
     config = Config(method=f"{path}:Mine")

@@ -60,6 +60,7 @@ def test_a_path_may_hold_the_separator(tmp_path):
     odd.mkdir()
     assert Config(reuse=str(odd)).sources() == [str(odd)]
     assert Config(reuse=os.pathsep.join(["a", "b"])).sources() == ["a", "b"]
+    assert Config(reuse=os.pathsep.join(["a", str(odd), "b", str(odd)])).sources() == ["a", str(odd), "b", str(odd)]
     assert Config().sources() == []
 
 

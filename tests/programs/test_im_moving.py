@@ -54,6 +54,21 @@ def test_votes_in_loops(kind):
     assert (target.weight < own.weight).any() and (target.weight > 0).any()
 
 
+@pytest.mark.parametrize("total", [200, 500, 2000])
+@pytest.mark.parametrize("members", [3, 4, 6])
+def test_no_two_members_remember_alike(total, members):
+    student = student_of(tiny.task_of("binary"), 0)
+    committee = MovingCommittee(student, tiny.task_of("binary"), members)
+    for n in range(60):
+        torch.manual_seed(n)
+        for p in student.parameters():
+            torch.nn.init.normal_(p)
+        for average in committee.averages:
+            average.update(student, total)
+    said = [torch.cat([p.flatten() for p in m.parameters()]) for m in (student, *committee.averages)]
+    assert all(not torch.allclose(a, b, atol=1e-3) for a, b in itertools.combinations(said, 2))
+
+
 def test_once_in_a_step_whatever_is_asked(prepared, tmp_path):
     """A method of two beliefs refines both of the same images: averages move once, and are asked once."""
     task, unlabeled = tiny.task_of("binary"), tiny.unlabeled("binary", size=8)

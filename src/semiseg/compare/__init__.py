@@ -29,11 +29,12 @@ def compare(request: Request, command: str = "", quiet: bool = False, begin: Sta
 
     out = request.out
     log = Log(quiet=quiet)
-    budget = _budget(request)
+    _budget(request)
     with log.bar("reading the folders", 1) as bar:
         grid = plan(request, lambda done, total: bar(done, total))
     storage.make_folder(out)
     with storage.lock(out):
+        budget = _budget(request)  # once more: another call may have begun here while the folders were read
         _same_data(out, budget, grid)
         storage.sweep(out)
         grid.notes += _unasked(out, grid)

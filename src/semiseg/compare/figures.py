@@ -92,13 +92,15 @@ def _track(arm: Arm, at: Callable[[float], float], lines: str) -> str:
 
 
 def curves(group: Group) -> str:
-    """mIoU on val over the steps of the shown member of every arm, a mean over seeds."""
+    """mIoU on val over the steps of the shown member of every arm and of the generations before it, a mean over seeds."""
     arms = [a.name for a in group.arms]
     series = []
     for arm in group.arms:
         if not any(word in arm.name for word in (", average", ", best of")) and (points := _curve(arm)):
             series.append(Series(arm.name, color_of(arm.name, arms), points))
-    chart = line_chart(series, "mIoU on val over training", "mIoU on val, mean over seeds")
+    chart = line_chart(
+        series, "mIoU on val over training, one generation after the other", "mIoU on val, mean over seeds"
+    )
     return chart and legend(arms, [s.name for s in series]) + chart
 
 
@@ -106,9 +108,22 @@ def _curve(arm: Arm) -> list[tuple[float, float]]:
     found: dict[float, list[float]] = defaultdict(list)
     for folders in arm.folders.values():
         own = folders[0].parent if folders[0].name.startswith("snapshot-") else folders[0]  # the training it is of
-        for step, value in val_rows(own / "metrics.csv"):
+        for step, value in in_a_row(own):
             found[step].append(value)
     return [(step, sum(v) / len(v)) for step, v in sorted(found.items()) if len(v) == len(arm.folders)]
+
+
+def in_a_row(member: Path) -> list[tuple[float, float]]:
+    """(step, mIoU on val) of a member after the first members of the generations before its own, whose steps count."""
+    number = member.parent.name.removeprefix("generation-")
+    before = [
+        member.parent.with_name(f"generation-{g}") / "member-0" for g in range(int(number) if number.isdigit() else 0)
+    ]
+    rows: list[tuple[float, float]] = []
+    for folder in (*before, member):
+        past = rows[-1][0] if rows else 0.0
+        rows += [(past + step, value) for step, value in val_rows(folder / "metrics.csv")]
+    return rows
 
 
 def val_rows(path: Path) -> list[tuple[float, float]]:

@@ -130,8 +130,16 @@ def gather(grid: Grid, rows: list[running.Row]) -> list[Group]:
             group = groups.setdefault((cell.data, labels), Group(cell.data, labels, cell.split, []))
             _add(group, cell, status[cell.name], grid.request.out / "cells" / cell.name)
     for group in groups.values():
+        base, full = group.arm(BASE), group.full
+        if base is not None and full is not None and _labeled(base) == _labeled(full):
+            group.arms.remove(full)  # all masks are in use already: it would be labels only, trained once more
         _score(group, grid.request.blocks)
     return list(groups.values())
+
+
+def _labeled(arm: Arm) -> int:
+    """How many labeled images an arm with readings was trained on."""
+    return int(next(iter(arm.summaries.values()))["counts"]["labeled"])
 
 
 def _add(group: Group, cell: Cell, row: running.Row, run: Path) -> None:
@@ -149,8 +157,8 @@ def _add(group: Group, cell: Cell, row: running.Row, run: Path) -> None:
             group.arms.append(arm)
         if cell not in arm.cells:
             arm.cells.append(cell)
-        if found and row.commit not in arm.commits:
-            arm.commits.append(row.commit)
+        if found:
+            arm.commits = [*dict.fromkeys([*arm.commits, *row.commit.split("; ")])]
         if not found:
             arm.failed[cell.seed] = row.message or row.status
     for made in found:

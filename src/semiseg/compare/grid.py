@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -9,15 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semiseg.compare.request import BASE, FULL, Asked, Request, configured, numbers, route
-from semiseg.data.check import Checked, check
-from semiseg.data.folder import find
-from semiseg.errors import DATA, USAGE, Problem, Refusal
+from semiseg.compare.folders import Full, folded, full_row, look, sides, split_of, unchosen
+from semiseg.compare.request import BASE, Asked, Request, configured, numbers, route
+from semiseg.data.check import check
+from semiseg.errors import DATA, USAGE, Refusal
 from semiseg.report.markup import plural
-from semiseg.training.config import SELECTABLE
-from semiseg.training.ranges import amount
 
-Full = tuple[str, dict[str, Any]]  # the row of all masks, and its options
 LARGEST = {"all": "the largest method trains", "none": "the largest generation 0"}
 """What settles how many models labels only may train (K), by --baselines."""
 
@@ -89,16 +87,16 @@ def plan(request: Request, progress: Any = None) -> Grid:
         why = f"as many as {LARGEST['none']}; the largest method trains {most}"
         notes.append(f"labels only train {plural(k, 'model')}, {why}")
     for name, path in names.items():
-        given = {**_sides(request), "progress": progress, "known": {}}  # every file is read once, whatever is asked
-        seen = _look(request, path, asked, problems, given)
+        given = {**sides(request), "progress": progress, "known": {}}  # every file is read once, whatever is asked
+        seen = look(request, path, asked, problems, given)
         if not seen:
             continue
         whole = seen.get("all") or check(path, **given)
         hashes[name] = whole.hash
-        notes += _unchosen(name, seen, k)
-        splits[name] = _split(request, name, seen, problems, notes)
-        _folded(name, seen, [a.title for a in asked if a.program.folds], splits[name], problems, notes)
-        full = _full(request, name, whole, seen, splits[name], notes)
+        notes += unchosen(name, seen, k)
+        splits[name] = split_of(request, name, seen, problems, notes)
+        folded(name, seen, [a.title for a in asked if a.program.folds], splits[name], problems, notes)
+        full = full_row(request, name, whole, seen, splits[name], notes)
         if full is not None and "oracle" in full[1]:  # masks that nobody has looked at yet
             opened = check(path, oracle=True, **given)
             hashes[f"{name}/masks"], problems = opened.hash, problems + opened.errors
@@ -127,118 +125,6 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9+._=-]+", "-", text).strip("-.")
 
 
-def _sides(request: Request) -> dict[str, Any]:
-    """The sizes that a folder is checked for."""
-    return {"size": request.options.get("size"), "resize": request.options.get("resize") or 0}
-
-
-def _look(
-    request: Request, path: Path, asked: list[Asked], problems: list[Problem], given: dict[str, Any]
-) -> dict[str, Checked] | None:
-    """Check the folder with every number of labels; None when it is refused."""
-    good: dict[str, Checked] = {}
-    before = len(problems)
-    for labels in dict.fromkeys(request.labels):
-        try:
-            wanted = amount(labels) if find(path).labeled else None
-            checked = check(path, labels=wanted, **given)
-        except Refusal as refusal:
-            problems += refusal.problems
-            continue
-        problems += checked.errors
-        good[labels] = checked
-        hungry = [a.title for a in asked if a.hungry]
-        if checked.ok and not checked.index.unlabeled and hungry:
-            fix = "put images without masks into unlabeled/, or ask for fewer --labels"
-            text = f"has no unlabeled images with --labels {labels}, and {', '.join(hungry)} learn from them"
-            problems.append(Problem("D32", str(path), text, fix))
-        judged = [a.title for a in asked if a.judged]
-        if checked.ok and not checked.index.val and judged:
-            text = f"has no val set with --labels {labels}, and {', '.join(judged)} learn to judge masks from it"
-            problems.append(Problem("C08", str(path), text, "add val/images and val/masks, or lists in splits/"))
-    return good if len(problems) == before else None
-
-
-def _split(request: Request, name: str, seen: dict[str, Checked], problems: list[Problem], notes: list[str]) -> str:
-    """test, or val where there is no test set."""
-    index = next(iter(seen.values())).index
-    if request.split == "test" and index.test:
-        return "test"
-    if without := [labels for labels, c in seen.items() if not c.index.val]:
-        found = f"no val set with --labels {', '.join(without)}"
-        fix = "add val/images and val/masks, or ask for more --labels"
-        if request.split == "test":
-            found, fix = f"no test set, and {found}", "add test/images and test/masks"
-        problems.append(Problem("D19", str(index.root), f"has {found}", f"{fix}, or lists in splits/"))
-    elif request.split == "test":
-        notes.append(f"{name} has no test set: val is reported, on which models were chosen as well")
-    else:
-        notes.append(f"{name}: val is reported as asked, on which models were chosen as well")
-    return "val"
-
-
-def _unchosen(name: str, seen: dict[str, Checked], k: int) -> list[str]:
-    """Notes where val is too small to choose one of K labels-only models, or is not there at all."""
-    notes: list[str] = []
-    places: dict[int, list[str]] = {}
-    for labels, c in seen.items():
-        places.setdefault(len(c.index.val), []).append(labels)
-    for count, those in sorted(places.items()):
-        where = f" with --labels {', '.join(those)}" if len(seen) > 1 else ""
-        if not count:
-            notes.append(
-                f"{name}: there is no val set{where}, so every generation counts as better than the one before it"
-            )
-        elif count < SELECTABLE and k > 1:
-            held = f"val has {count} images{where}, fewer than the {SELECTABLE} that a choice needs"
-            notes.append(f"{name}: {held}, so there is no row '{BASE}, best of {k} on val'")
-    return notes
-
-
-def _folded(
-    name: str, seen: dict[str, Checked], arms: list[str], split: str, problems: list[Problem], notes: list[str]
-) -> None:
-    """Arms in folds keep all labels for training where other rows lose some of them to val."""
-    carved = [c for c in seen.values() if c.index.val_source == "carved"]
-    if not arms or not carved:
-        return
-    those, why = ", ".join(arms), "val is carved from the labels, and in folds no label is left out for it"
-    if split == "val":
-        fix = "add val/images and val/masks, or leave these arms out"
-        problems.append(Problem("D19", str(carved[0].index.root), f"has no val set for {those}: {why}", fix))
-    else:
-        notes.append(f"{name}: {those} with more labels than the other rows: {why}")
-
-
-def _full(
-    request: Request, name: str, whole: Checked, seen: dict[str, Checked], split: str, notes: list[str]
-) -> Full | None:
-    """The full-label row, or None with the reason in the notes. whole: the folder with all labels."""
-    if request.baselines == "none":
-        return None
-    unlabeled = find(whole.index.root).unlabeled
-    masks = sum(bool(item.masks) for item in unlabeled)
-    fewer = any(_known(c) < _known(whole) for c in seen.values())
-    if not masks and not fewer:
-        notes.append(f"{name}: no masks of unlabeled images, so there is no row '{FULL}'")
-        return None
-    if split == "val" and any(c.index.val_source == "carved" for c in seen.values()):
-        notes.append(f"{name}: val is carved from the labels, so '{FULL}' would have trained on it and is left out")
-        return None
-    if not masks:
-        return FULL, {"labels": "all"}
-    row = FULL
-    if masks < len(unlabeled):
-        row = f"{FULL}, {masks} of {len(unlabeled)} masks"
-        notes.append(f"{name}: only {masks} of {len(unlabeled)} unlabeled images have masks, so there is no '{FULL}'")
-    return row, {"labels": "all", "oracle": True}
-
-
-def _known(checked: Checked) -> int:
-    """Images whose masks are trained on, or were until val was carved."""
-    return len(checked.index.labeled) + len(checked.index.val) * (checked.index.val_source == "carved")
-
-
 def _cells(
     request: Request, name: str, path: Path, asked: list[Asked], k: int, full: Full | None, split: str
 ) -> list[Cell]:
@@ -248,7 +134,7 @@ def _cells(
     def add(labels: str, seed: int, arm: str, options: dict[str, Any], sets: Iterable[str], needs: list[str],
             models: int, short: str = "", also: Iterable[str] = ()) -> str:  # fmt: skip
         group = f"{name}-{'' if labels == 'full' else slug(labels) + '-'}seed{seed}"
-        folder = f"{group}-{slug(short or arm)}"
+        folder = f"{group}-{short or _short(arm)}"
         theirs = [*needs, *also] if arm != BASE else _committees(request.out / "cells", group, folder)
         reuse = ["reuse=" + os.pathsep.join(str(request.out / "cells" / n) for n in theirs)] if theirs else []
         chosen = {"seed": seed, "steps": request.steps, "labels": labels, **request.options, **options}
@@ -280,6 +166,13 @@ def _cells(
             row, options = full
             add("full", seed, row, {"method": "supervised", **options}, plain, [], 1, "full-labels")
     return cells
+
+
+def _short(arm: str) -> str:
+    """An arm as part of a folder's name. Files of one name in two folders are two methods: theirs tell them apart."""
+    path = arm.partition(".py:")[0] if ".py:" in arm else ""
+    apart = any(mark in path for mark in "/\\")
+    return slug(arm) + f"-{hashlib.sha256(arm.encode()).hexdigest()[:6]}" * apart
 
 
 def _of_one_model(sets: Iterable[str]) -> list[str]:

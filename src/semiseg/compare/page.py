@@ -16,6 +16,7 @@ from semiseg.compare.statistics import BLOCKS, TOO_FEW, Interval
 from semiseg.compare.table import bounds, digits, limits, remark, span
 from semiseg.report.markup import command, count, duration, esc, name, note, section, table, terms
 from semiseg.report.page import ALONE, document
+from semiseg.training.origin import distinct
 
 Column = Callable[[Arm], str]
 BUDGET = 4_000_000
@@ -248,7 +249,7 @@ def _failures(rows: Sequence[Row], notes: Sequence[str]) -> str:
 
 def _made(grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) -> str:
     """The command, the budget, and what each cell was."""
-    seconds = sum(r.seconds or 0 for r in rows)
+    seconds, read = sum(r.seconds or 0 for r in rows), {g.split for g in groups}
     pairs = [
         (
             "Budget",
@@ -257,11 +258,16 @@ def _made(grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) 
                 "what a row's name says"
             ),
         ),
-        ("Chosen on", "val only; this set was read once per cell, after its training"),
+        (
+            "Chosen on",
+            "val only; test was read once per cell, after its training"
+            if "test" in read
+            else "val, which is also what is reported: these figures flatter whoever chooses most",
+        ),
         ("Intervals", "95 %, 2000 draws of seeds and images; Δ is paired by both"),
         ("Verdict", JOINT),
         ("Training", f"{duration(seconds)}; members that several rows begin with are counted in each"),
-        ("Commit", ", ".join(f"<code>{esc(c)}</code>" for c in dict.fromkeys(r.commit for r in rows) if c)),
+        ("Commit", ", ".join(f"<code>{esc(c)}</code>" for c in distinct(r.commit for r in rows).split("; ") if c)),
     ]
     listed = [
         [f"<code>{esc(r.cell)}</code>", esc(r.status), digits(r.val), digits(r.score), duration(r.seconds)]

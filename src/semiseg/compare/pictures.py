@@ -53,8 +53,8 @@ def side_by_side(group: Group, data: Path, budget: int) -> str:
             _figure(_tint(picture, truth, colors), names[i], "Truth"),
         ]
         for arm in arms:
-            found = arm.readings.get(seed) or arm.readings[arm.seeds[0]]
-            if place < len(found.pictures):
+            found = arm.readings.get(seed)  # no other seed's in its place: beside these it would be another model
+            if found is not None and place < len(found.pictures):
                 label = _planes(np.asarray(Image.open(found.pictures[place])), classes)
                 said = f"{names[i]} predicted by {arm.name}"
                 figures.append(_figure(_tint(picture, label, colors), said, arm.name))

@@ -181,6 +181,8 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
         if changed := _training(own):
             notes.append(f"{title}: has its own {', '.join(changed)}, so its difference is not of the method alone")
         one = Asked(title, name, (*shared, *own), config, made, longer)
+        if getattr(made, "grow", 0) and config.network.startswith("unet1x1"):
+            notes.append(f"{title}: its students are wider every generation (grow=0: all as wide as other arms)")
         if one.judged:
             notes.append(f"{title}: its EvalNet learns from the masks of val, which no labels-only row does")
         asked.setdefault(", ".join([config.name, *typed]), one)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import inspect
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -34,9 +35,33 @@ def parted(name: str) -> tuple[str, str]:
 
 
 def digest(name: str) -> str:
-    """SHA-256 of the file behind a method's name; "" for those that are semiseg's."""
+    """SHA-256 of the file behind a method's name and of those beside it that it imports; "" for semiseg's own methods."""
     path, _ = parted(name)
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else ""
+    if not path or not Path(path).is_file():
+        return ""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in _sources(Path(path)))).hexdigest()
+
+
+def _sources(path: Path) -> list[Path]:
+    """A file, and every file beside it that it or one of those imports, in the order of the imports."""
+    found, folder = [path.resolve()], path.resolve().parent
+    for file in found:  # grows as it is read
+        with suppress(SyntaxError, ValueError):  # loading it says where
+            for word in _imported(ast.parse(file.read_bytes())):
+                beside = folder / f"{word}.py"
+                inside = sorted((folder / word).rglob("*.py")) if word else []
+                found += [new for new in ([beside] if beside.is_file() else inside) if new not in found]
+    return found
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """The first words of what is imported, wherever that stands; of `from . import x` they are x."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (name.partition(".")[0] for name in names)
 
 
 def load(path: Path, attribute: str) -> type[Method]:

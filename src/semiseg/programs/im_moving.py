@@ -29,7 +29,10 @@ MOST = 6
 
 
 class IMMoving(Single):
-    """members: the belief, and averages of the student with decays .9, .99, .999, … (see `Average` for short trainings)."""
+    """members: the belief, and averages of the student with decays .9, .99, .999, …
+
+    In a training too short for these the windows 1/(1 - decay) are at even ratios up to the longest that `Average` allows.
+    """
 
     name, attaches = "im_moving", True
 
@@ -80,7 +83,8 @@ class MovingCommittee(nn.Module):
         super().__init__()
         self.task = task
         self.student = (student,)  # whose parameters are the method's, not ours
-        self.averages = nn.ModuleList(Average(student, 1 - 0.1**i) for i in range(1, members))
+        apart = ((1 - 0.1**i, i / (members - 1)) for i in range(1, members))
+        self.averages = nn.ModuleList(Average(student, decay, reach) for decay, reach in apart)
         self.said: tuple[int, Tensor, list[Tensor]] | None = None  # in which step, about what, and what
 
     @torch.no_grad()

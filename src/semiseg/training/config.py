@@ -85,9 +85,14 @@ class Config:
         return asdict(self)
 
     def sources(self) -> list[str]:
-        """The runs that `reuse` names; one path may hold the separator itself."""
-        whole = os.path.isdir(self.reuse)
-        return [self.reuse] if whole else [run for run in self.reuse.split(os.pathsep) if run]
+        """The runs that `reuse` names; a path may hold the separator itself, if it is there."""
+        found, parts = [], [part for part in self.reuse.split(os.pathsep) if part]
+        while parts:
+            whole = (n for n in range(len(parts), 0, -1) if os.path.isdir(os.pathsep.join(parts[:n])))
+            taken = next(whole, 1)
+            found.append(os.pathsep.join(parts[:taken]))
+            parts = parts[taken:]
+        return found
 
     def shape(self, key: tuple[object, ...], method: str, data: str) -> str:
         """A fingerprint of every setting that decides what a member of generation 0 becomes; data: the set's hash.
