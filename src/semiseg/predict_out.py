@@ -44,6 +44,7 @@ class Output:
         self.classes = classes.to_yaml().encode("utf-8")
         self.coding = hashlib.sha256(repr(classes.to_json()).encode()).hexdigest()[:8]
         self.rows = _read(self.table)
+        self.began = False  # did this call write the class file first?
         if any(row["coding"] != self.coding for row in self.rows.values()):
             raise _busy([(self.table, "lists masks of other classes or in another coding", OTHER)])
         if committee and any(row["model"] != committee for row in self.rows.values()):
@@ -69,6 +70,7 @@ class Output:
         if wrong:
             raise _busy(wrong)
         self.save()
+        self.began = not meaning.exists()
         storage.write_bytes(meaning, self.classes)
 
     def has(self, name: str, path: Path, digest: str, key: str) -> bool:
@@ -93,9 +95,11 @@ class Output:
         write_rows(self.table, [self.rows[name] for name in sorted(self.rows, key=order)])
 
     def close(self) -> None:
-        """Take images out again that have no files, and write the table."""
+        """Take images out again that have no files, and write the table; and the class file, where it speaks of none."""
         self.rows = {n: r for n, r in self.rows.items() if any((self.out / file).exists() for file in self.places(n))}
         self.save()
+        if self.began and not self.rows:
+            (self.out / FILE).unlink(missing_ok=True)
 
     def _source(self, path: Path) -> str:
         return seen_from(self.out, path)

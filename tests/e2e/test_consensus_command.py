@@ -92,6 +92,29 @@ def test_what_fails_is_listed_and_the_rest_is_there(semiseg: Command, trained: T
     assert [r["image"] for r in rows(tmp_path / "out/consensus.csv")] == ["u0"]
     said = json.loads(semiseg(*command, "--json").out)
     assert said["images"] == 1 and len(said["failed"]) == 3 and said["committee"][0] == "one"
+    for tool in ("one", "two"):
+        shutil.copy(tmp_path / tool / "masks/u0.png", tmp_path / tool / "masks/u1.png")
+    semiseg(*command)
+    assert {r["image"] for r in rows(tmp_path / "out/label_next.csv")} == {"u0", "u1"}
+    save(tmp_path / "two/masks/u1.png", np.zeros((40, 32), np.uint8))
+    semiseg(*command)  # whose mask is still there, but it is not ranked by what it was
+    assert [r["image"] for r in rows(tmp_path / "out/label_next.csv")] == ["u0"]
+    assert (tmp_path / "out/masks/u1.png").exists()
+
+
+def test_a_call_in_which_everything_fails_leaves_the_place_free(
+    semiseg: Command, trained: Trained, tmp_path: Path
+) -> None:
+    """Its class file spoke of no mask; the corrected call may write another one."""
+    folder = trained()
+    shutil.copytree(folder / "data/unlabeled", tmp_path / "new")
+    foreign(tmp_path / "one", "255", 300)
+    foreign(tmp_path / "two", "255", 400)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(tmp_path / "new/u0.png", tmp_path / "elsewhere/other.png")
+    failed = semiseg("consensus", "one", "two", "--images", "elsewhere", "--out", "out")
+    assert failed.code == 3 and not (tmp_path / "out/classes.yaml").exists(), failed.text
+    assert semiseg("consensus", folder / "run", "one", "--images", "new", "--out", "out").code == 0
 
 
 def test_what_is_no_committee(semiseg: Command, trained: Trained, tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def test_planes_are_the_inconsistency_mask_of_the_members_labels(asked, rule):
         want = made.label[0] if task.multilabel else made.label
         assert torch.equal(label.long(), want.long()) and torch.equal(agree == 1, made.agree[0])
         shares.append(made.inconsistent.float().mean().item())
-        assert stored.rows[i] == {"image": store.names[i], "inconsistent_share": pytest.approx(shares[-1], abs=1e-6)}
+        plain = inconsistency_mask(votes_of(networks, session, i), task).inconsistent.float().mean().item()
+        want = {"inconsistent_share": shares[-1], "disagreement": plain}  # the second whatever the rule
+        assert stored.rows[i] == {"image": store.names[i], **{k: pytest.approx(v, abs=1e-6) for k, v in want.items()}}
     assert stored.share == pytest.approx(sum(shares) / len(shares), abs=1e-6)
     always = task.multilabel and rule.agreement == 2  # of three answers yes or no two are always equal
     assert (stored.share > 0) != always

@@ -1,6 +1,8 @@
 """An exported model is the run's model: compared when it is written, and predicting the same when it is read."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +70,13 @@ def test_a_file_predicts_by_its_metadata_alone(tmp_path):
 
 def test_files_of_others_are_refused(tmp_path):
     pixelwise_file(tmp_path / "foreign.onnx", None)
+    pixelwise_file(tmp_path / "less.onnx", {k: v for k, v in ABOUT.items() if k != "classes"})
     (tmp_path / "text.onnx").write_text("hello")
     for name, text in (
         ("foreign", "no entry 'semiseg'.*masks"),
         ("text", "is no ONNX model"),
         ("gone", "does not exist"),
+        ("less", "its metadata entry 'semiseg' lacks classes"),
     ):
         with pytest.raises(Refusal, match=text) as error:
             Exported(tmp_path / f"{name}.onnx")
@@ -99,6 +103,19 @@ def test_a_file_that_differs_is_removed(folders, tmp_path, monkeypatch):
     with pytest.raises(Refusal, match="differ from torch's by") as error:
         export(tmp_path / "run", tmp_path / "m.onnx")
     assert error.value.exit == 1 and not (tmp_path / "m.onnx").exists()
+
+
+def test_an_export_that_gives_no_numbers_is_no_equal(folders, tmp_path, monkeypatch):
+    semiseg.train(folders["binary"], tmp_path / "run", sets=["im.members=2"], **SMALL)
+    model = semiseg.load(tmp_path / "run")
+    told = model.predict
+
+    class Broken:
+        def predict(self, image):
+            found = told(image)
+            return replace(found, prob=np.full_like(found.prob, np.nan))
+
+    assert math.isnan(exported._compare(model, Broken())["largest_difference"])
 
 
 def test_a_run_and_its_export_are_one_member(folders, tmp_path, monkeypatch):

@@ -133,6 +133,7 @@ def test_missing_masks_and_other_sizes_are_all_said_at_once(folders, tmp_path):
 def test_what_is_no_committee(folders, tmp_path):
     one, other = two(tmp_path, "binary")
     data = folders["binary"]
+    (tmp_path / "empty-one").mkdir()
     assert "has one member" in str(refused(data, tmp_path, one))
     assert "does not exist" in str(refused(data, tmp_path, f"{one},nowhere"))
     with pytest.raises(Refusal, match="does not exist"):
@@ -142,6 +143,9 @@ def test_what_is_no_committee(folders, tmp_path):
     assert "averages probabilities" in str(refused(data, tmp_path, f"{one},{other}", "ensemble"))
     few = refused(data, tmp_path, f"{one},{other}", sets=["im.agreement=3"])
     assert "has 2 members" in str(few) and few.exit == 2
+    with pytest.raises(Refusal, match="holds no masks"):
+        semiseg.train(data, tmp_path / "again", method="im", committee=f"{one},{tmp_path}/empty-one", **SMALL)
+    semiseg.train(data, tmp_path / "again", method="im", committee=f"{one},{other}", **SMALL)  # corrected, same --out
     (tmp_path / "same").symlink_to(tmp_path / "one")
     twice = refused(data, tmp_path, f"{one},{other},{tmp_path / 'same'},{other}/")
     assert [p.where for p in twice.problems] == [str(tmp_path / "same"), other] and twice.exit == 2
@@ -225,6 +229,19 @@ def test_a_soft_teacher_takes_no_labels(prepared, tmp_path):
     for vote in ("mean", "intersection"):
         with pytest.raises(Refusal, match=r"C11: --committee .*use --method im"):
             ready(session, Rule(vote))
+
+
+@pytest.mark.parametrize("rule", [Rule(agreement=2), Rule(erode=9, dilate=9)])
+def test_what_to_label_next_is_where_a_given_committee_differs_whatever_its_mask_leaves(prepared, tmp_path, rule):
+    data = prepared("binary")
+    committee = ",".join([*two(tmp_path, "binary"), str(foreign(tmp_path / "three", "binary", 90))])
+    scores = []
+    for name, how in (("plain", Rule()), ("other", rule)):
+        session = tiny.session(tmp_path / name, data, committee=committee)
+        stored = given_consensus(session, FIRST, how)
+        model = session.train(0, 0, "m")
+        scores.append([(r["image"], r["score"]) for r in label_next(session, Outcome(model, [model], ""))])
+    assert scores[0] == scores[1] and stored.share < 0.9 * sum(s for _, s in scores[0]) / len(scores[0])
 
 
 def test_what_to_label_next_is_never_ranked_by_a_constant(prepared, tmp_path):

@@ -135,3 +135,100 @@ def test_probabilities_are_not_offered_as_254_classes(tmp_path):
     text = str(error.value)
     assert f"D08: {tmp_path}/prob/00.png" in text and "probabilities" in text and "class 100" not in text
     assert "\n" not in text and f"{mine}/" not in text
+
+
+def declared(folder, values, text):
+    """Masks, and the class file that says what they mean, in masks/ as `semiseg predict` writes them."""
+    coded(folder, values, "masks")
+    (folder / "masks/classes.yaml").write_text(text)
+    return str(folder)
+
+
+def test_class_files_that_contradict_each_other(prepared, tmp_path):
+    """Three classes swapped or named otherwise, a foreground that is a background: refused, with data and without."""
+    three = replace(prepared("multiclass").classes, names=("background", "cell", "nuc"), values=(0, 1, 2))
+    text = "values:\n  background: 0\n  {}: 1\n  {}: 2\n"
+    one = declared(tmp_path / "one", (1, 2), text.format("cell", "nuc"))
+    same = declared(tmp_path / "same", (2, 1), "names: [Background, cell, nuc]\n")
+    nameless = declared(tmp_path / "nameless", (2, 1), "names: [background, class 1, class 2]\n")
+    others = [
+        declared(tmp_path / n, (1, 2), text.format(*w)) for n, w in (("x", ("nuc", "cell")), ("y", ("dog", "cat")))
+    ]
+    for known in (three, None):
+        assert len(open_all([one, same, nameless], known, tmp_path / "images")) == 3
+        for other in others:
+            with pytest.raises(
+                Refusal, match=r"P03: .*classes\.yaml says that 1 is \w+, and in .* it is cell"
+            ) as error:
+                open_all([one, other], known, tmp_path / "images")
+            assert error.value.exit == 2 and {p.where for p in error.value.problems} == {f"{other}/masks/classes.yaml"}
+    cell = declared(tmp_path / "cell", (0, 255), "values:\n  background: 0\n  cell: 255\n")
+    gap = declared(tmp_path / "gap", (0, 255), "names: [gap, cell]\n")
+    turned = declared(tmp_path / "turned", (0, 255), "values:\n  background: 255\n  cell: 0\n")
+    assert len(open_all([cell, gap], None, tmp_path / "images")) == 2
+    with pytest.raises(Refusal, match=r"says that 0 is cell, and in .* it is background"):
+        open_all([cell, turned], None, tmp_path / "images")
+
+
+def test_one_palette_for_all(prepared, tmp_path):
+    """Indices painted otherwise than in the data mean something else; a grey ramp and an unused index say nothing."""
+    palette = ((0, 0, 0), (255, 0, 0), (0, 255, 0))
+    classes = replace(prepared("multiclass").classes, values=(0, 1, 2), palette=palette)
+
+    def painted(name, colors):
+        coded(tmp_path / name, (1, 2))
+        for path in (tmp_path / name).glob("*.png"):
+            image = Image.open(path).convert("L")
+            image.putpalette([c for color in colors for c in color])
+            image.save(path)
+        return str(tmp_path / name)
+
+    one = painted("one", palette)
+    fine = [painted("unused", ((9, 9, 9), *palette[1:])), painted("grey", [(k, k, k) for k in range(256)])]
+    assert len(open_all([one, *fine, coded(tmp_path / "plain", (1, 2))], classes, tmp_path)) == 4
+    swapped = painted("swapped", (palette[0], palette[2], palette[1]))
+    with pytest.raises(
+        Refusal, match=r"D10: .*swapped/0\d\.png paints index 1 as \(0, 255, 0\), and in .* \(255, 0, 0\)"
+    ):
+        open_all([one, swapped], classes, tmp_path)
+
+
+def test_one_mask_is_not_that_of_two_images(prepared, tmp_path):
+    """images/00 and unlabeled/00 are two images of a run with fewer labels, and a folder has one mask of that name."""
+    classes = replace(prepared("binary").classes, values=(0, 255))
+    voice = open_all([coded(tmp_path / n, (0, 255)) for n in "ab"], classes, tmp_path)[0]
+    seen = (8, 8, 1, "uint8")
+    images = {"00": (Path("images/00.png"), seen), "unlabeled/00": (Path("unlabeled/00.png"), seen),
+              "unlabeled/01": (Path("unlabeled/01.png"), seen)}  # fmt: skip
+    (problem,) = voice.lacks(images)
+    assert problem.code == "P04" and "two images, images/00.png and unlabeled/00.png" in problem.found
+    del images["00"]
+    assert voice.lacks(images) == []
+
+
+def test_colours_beside_ids_are_said_to_be_colours(prepared, tmp_path):
+    """Not that their values are strange: what would make those right would not make these."""
+    classes = replace(prepared("multiclass").classes, values=(0, 1, 2), ignore=(255,))
+    for i in range(2):
+        tiny.save(tmp_path / f"rgb/{i:02d}.png", np.tile(np.array([255, 0, 0], np.uint8), (8, 8, 1)))
+    voices = open_all([coded(tmp_path / "ids", (1, 2)), str(tmp_path / "rgb")], classes, tmp_path)
+    assert "3 channels where one value per pixel is expected" in str(asked(voices[1], "00"))
+
+
+def test_a_label_of_another_size_is_named(prepared, tmp_path):
+    known = prepared("multilabel").classes
+    for name in ("a", "b"):
+        for label in known.names:
+            coded(tmp_path / name, (0, 255), label)
+    tiny.save(tmp_path / "b" / known.names[1] / "00.png", np.zeros((8, 5), np.uint8))
+    said = asked(open_all([str(tmp_path / n) for n in "ab"], known, tmp_path)[1], "00")
+    assert [p.code for p in said.problems] == ["D07"]
+    assert said.problems[0].where.endswith(f"b/{known.names[1]}/00.png") and "is 5x8, and" in str(said)
+
+
+def test_subfolders_of_a_data_folder_are_no_labels(tmp_path):
+    for i in range(2):
+        tiny.save(tmp_path / f"data/images/plate/{i:02d}.png", np.zeros((8, 8), np.uint8))
+    one, two = (coded(tmp_path / n, v, "plate") for n, v in (("one", (0, 255)), ("two", (255, 0))))
+    voices = open_all([one, two], None, tmp_path / "data")
+    assert voices[0].lacks({"plate/00": (Path("plate/00.png"), (8, 8, 1, "uint8"))}) == []

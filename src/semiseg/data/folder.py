@@ -53,6 +53,11 @@ def read_label(item: Item, classes: ClassMap, fix: str = "run: semiseg check") -
         raise Refusal(Problem("D01", shown(item.image), "has no mask", "add the mask, or move it to unlabeled/"), DATA)
     arrays = [decode.read_mask(path, rgb=classes.coding == "colors") for path in item.masks]
     where = shown(item.masks[0])
+    for path, array in zip(item.masks, arrays, strict=True):
+        if array.shape[:2] != arrays[0].shape[:2]:
+            (h, w), (y, x) = array.shape[:2], arrays[0].shape[:2]
+            found = f"is {w}x{h}, and {where} of the same image is {x}x{y}"
+            raise Refusal(Problem("D07", shown(path), found, "export both again at the size of the image"), DATA)
     try:
         return classes.decode(arrays if classes.coding == "folders" else arrays[0])
     except UnknownValues as error:

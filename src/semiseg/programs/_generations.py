@@ -283,4 +283,4 @@ class Generations(Program):
 
     def _watch(self, session: Session, share: float | None) -> None:
         given = bool(session.data.config.committee) and len(session.generations) == 1
-        session.warnings += unusual(share, given)
+        session.warnings += unusual(share, given, self.rule().plain)

@@ -51,4 +51,6 @@ class OneTeacher(Generations):
         session.add_arm(self._plain(session, committee[0], base), committee[0].folder, committee[0].val)
 
     def _watch(self, session: Session, share: float | None) -> None:
-        """A teacher does not disagree with itself."""
+        """A teacher does not disagree with itself; a committee given in its place may."""
+        if share is not None:
+            super()._watch(session, share)

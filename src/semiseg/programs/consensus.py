@@ -132,6 +132,7 @@ def _write(session: Session, ask: Ask, path: Path, rule: Rule, who: Sequence[str
                 label = votes.amin(0) if said.mean is None else task.label(said.mean).to(torch.uint8)
                 agree = torch.ones_like(agree)
             shares = made.inconsistent.flatten(1).float().mean(1)
+            apart = shares if rule.plain else agreed(votes, task, Rule()).inconsistent.flatten(1).float().mean(1)
             for row, i in enumerate(chosen):
                 labels.write(_rows(label[row] if task.multilabel else label[row][None]))
                 agrees.write(_rows(agree[row].to(torch.uint8)))
@@ -139,13 +140,14 @@ def _write(session: Session, ask: Ask, path: Path, rule: Rule, who: Sequence[str
                     {
                         "image": data.unlabeled.names[i],
                         "inconsistent_share": float(shares[row]) if members > 1 else None,
+                        "disagreement": float(apart[row]) if members > 1 else None,
                     }
                 )
             bar(len(rows))
     shown = list(zip(task.names, *counts.tolist(), strict=True))
     per_class = {n: d / c if c else None for n, c, d in shown} if members > 1 else {}
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["image", "inconsistent_share"], lineterminator="\n")
+    writer = csv.DictWriter(text, ["image", "inconsistent_share", "disagreement"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     storage.write_text(path / "inconsistency.csv", text.getvalue())
@@ -213,7 +215,7 @@ def load(path: Path) -> Stored:
         return torch.from_numpy(flat.reshape(-1, about[name]))
 
     with (path / "inconsistency.csv").open(newline="", encoding="utf-8") as file:
-        rows = [{**r, "inconsistent_share": float(r["inconsistent_share"]) if r["inconsistent_share"] else None}
+        rows = [{"image": r["image"], **{k: float(r[k]) if r[k] else None for k in r if k != "image"}}
                 for r in csv.DictReader(file)]  # fmt: skip
     absent = about.get("absent", [name for name, value in about["per_class"].items() if value is None])
     cost = {k: about.get(k, 0) for k in ("seconds", "images_forwarded")}

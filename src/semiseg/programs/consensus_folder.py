@@ -46,7 +46,7 @@ def consensus_folder(
     task = make_task(classes.kind, classes.names)
     masks = mask_places(classes)
     rows: list[dict[str, Any]] = []
-    failed = list(found.problems)
+    failed, lost = list(found.problems), set[str]()
     claimed = np.zeros(task.channels, np.int64)  # pixels that some member gave to the class
     if progress:
         progress(0, len(found.files))
@@ -69,11 +69,12 @@ def consensus_folder(
                 if refusal.exit != DATA:  # a full disk, a damaged run: the next image would meet the same
                     raise
                 failed += refusal.problems
+                lost.add(name)
             if progress:
                 progress(number, f"{len(failed)} failed" if failed else "")
         write_failed(out, failed)
         if rows:
-            write_ranking(out / "label_next.csv", _all(output, rows))
+            write_ranking(out / "label_next.csv", _all(output, rows, lost))
     return {
         "out": str(out), "committee": [v.title for v in voices], "kind": classes.kind, "classes": list(classes.names),
         "images": len(rows), "inconsistent_share": sum(r["score"] for r in rows) / len(rows) if rows else None,
@@ -90,12 +91,12 @@ def _key(voices: Sequence[Voice], out: Path) -> str:
     return hashlib.sha256("\n".join(sorted(own)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _all(output: Output, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`rows` and what the table knows of other images, from earlier calls."""
+def _all(output: Output, rows: list[dict[str, Any]], lost: set[str]) -> list[dict[str, Any]]:
+    """`rows` and what the table knows of other images, from earlier calls; not of those that failed in this one."""
     rows = list(rows)
-    new = {row["image"] for row in rows}
+    known = {row["image"] for row in rows} | lost
     for name, row in output.rows.items():
-        if name not in new and row.get("inconsistent_share"):
+        if name not in known and row.get("inconsistent_share"):
             path = os.path.normpath(output.out / row["source"])
             rows.append({"image": name, "path": path, "score": float(row["inconsistent_share"])})
     return rows

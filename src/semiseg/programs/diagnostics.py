@@ -197,12 +197,16 @@ def class_shares(label: Tensor, sure: Tensor | None, task: Task, doubt: float = 
     return {n: float(k / t) if t else None for n, k, t in zip(task.names, on, total, strict=True)}
 
 
-def unusual(share: float | None, given: bool) -> list[str]:
-    """Warnings where a committee disagrees on more than half of the pixels, or on none. given: it is --committee's."""
+def unusual(share: float | None, given: bool, plain: bool = True) -> list[str]:
+    """Warnings where a mask covers more than half of the pixels, or none. given: the committee is --committee's.
+
+    plain: a pixel is inconsistent exactly where two members differ.
+    """
     if share is not None and share > 0.5:
         why = "do all of them mean the same classes?" if given else "its members are hardly trained."
         return [f"The {'given ' if given else ''}committee disagrees on {share:.0%} of the pixels: {why}"]
-    return ["The committee never disagrees: the inconsistency mask is empty."] if share == 0 else []
+    never = "the committee never disagrees" if plain else "of what the committee disputes its settings leave nothing"
+    return [f"The inconsistency mask is empty: {never}."] if share == 0 else []
 
 
 RARER = 3

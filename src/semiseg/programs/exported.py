@@ -30,6 +30,8 @@ from semiseg.task import make_task
 TOLERANCE = 1e-3
 """Largest difference of a probability from torch's with which an export counts as the same model."""
 COMPARED = 4
+ABOUT = ("classes", "units", "channels", "dtype", "resize")
+"""What an exported file has to say of itself."""
 
 
 class Exported(Model):
@@ -85,7 +87,15 @@ def _read(path: Path) -> tuple[dict[str, Any], Any]:
         found = "does not say what its classes are: its metadata have no entry 'semiseg'"
         other = f"{fix}; or let its own tool write masks and give their folder"
         raise Refusal(Problem("S06", str(path), found, other), CHECKPOINT)
-    return json.loads(said), session
+    try:
+        about = json.loads(said)
+        missing = [key for key in ABOUT if key not in about]
+    except (ValueError, TypeError):
+        missing = list(ABOUT)
+    if missing:
+        found = f"does not say what it is: its metadata entry 'semiseg' lacks {', '.join(missing)}"
+        raise Refusal(Problem("S06", str(path), found, fix), CHECKPOINT)
+    return about, session
 
 
 def export(run: Path, out: Path) -> dict[str, Any]:
@@ -135,7 +145,7 @@ def _compare(model: Model, other: Model) -> dict[str, Any]:
     largest, wrong, pixels, count = 0.0, 0, 0, 0
     for image in _images(model):
         one, two = model.predict(image), other.predict(image)
-        largest = max(largest, float(np.abs(one.prob - two.prob).max()))
+        largest = float(np.maximum(largest, np.abs(one.prob - two.prob).max()))  # which, unlike max(), keeps a NaN
         wrong, pixels, count = wrong + int((one.label != two.label).sum()), pixels + one.label.size, count + 1
     return {"images": count, "largest_difference": largest, "other_labels": wrong / pixels}
 

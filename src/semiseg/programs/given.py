@@ -34,8 +34,8 @@ def open_all(paths: Sequence[str], known: ClassMap | None, beside: Path, members
     known: the classes that all must speak of, of the data in `beside`; None takes those of the first model, or else finds
     out from the masks (and a class file by `beside`, in its data folder, or by the masks). members: every run speaks with
     its whole committee, as one that is given alone always does.
-    Raises Refusal: C02 fewer than two members or one twice, P03 other classes or label folders (exit 2), D03, D04, D10
-    (exit 3), S06 and S07 no finished run (exit 4).
+    Raises Refusal: C02 fewer than two members or one twice, P03 other classes, label folders or class files (exit 2), D03,
+    D04, D10 (exit 3), S06 and S07 no finished run (exit 4).
     """
     voices = named(paths, members)
     first = next((v for v in voices if isinstance(v, Voice)), None)
@@ -48,7 +48,7 @@ def open_all(paths: Sequence[str], known: ClassMap | None, beside: Path, members
         fix = "give members that were trained on the same classes"
         raise Refusal([Problem("P03", v.title, f"speaks of {_spoken(v.classes)}", fix, want) for v in others], USAGE)
     if problems := [p for v in opened if isinstance(v, Drawn) for p in v.coded_otherwise(beside)]:
-        raise Refusal(problems, DATA)
+        raise Refusal(problems, USAGE if any(p.code == "P03" for p in problems) else DATA)
     return opened
 
 
@@ -111,7 +111,8 @@ def _classes(folders: Sequence[Path], beside: Path) -> ClassMap:
     file = next((f for f in class_files(beside, *sorted(folders)) if f.is_file()), home(beside) / FILE)
     spec, problems = read_spec(file)
     seen: list[Seen] = []
-    images = scan(beside)  # masks in subfolders as the images are in no label folders
+    inner = beside / "images"  # as `predict.scan_images` looks
+    images = scan(inner if inner.is_dir() else beside)  # masks in subfolders as the images are in no label folders
     found = {folder: masks_of(folder, None, images) for folder in sorted(folders)}
     labels = next(iter(found.values())).labels
     same_labels({folder: masks.labels for folder, masks in found.items()}, labels)

@@ -68,7 +68,7 @@ def _stored(session: Session, members: Sequence[Member]) -> list[float]:
     stored = load(path) if storage.is_sealed(path) else None
     if stored is None or not (given or stored.who == [m.folder for m in members]):
         return []
-    shares = {row["image"]: row["inconsistent_share"] for row in stored.rows}
+    shares = {r["image"]: r.get("disagreement", r["inconsistent_share"]) for r in stored.rows}  # before any morphology
     return [shares[name] for name in session.data.unlabeled.names]
 
 

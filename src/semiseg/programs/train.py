@@ -20,7 +20,7 @@ from semiseg import storage
 from semiseg.data.check import Checked
 from semiseg.data.folder import find
 from semiseg.data.splits import choose_labels
-from semiseg.errors import BUSY, CHECKPOINT, USAGE, Problem, Refusal, usage
+from semiseg.errors import BUSY, CHECKPOINT, DATA, USAGE, Problem, Refusal, usage
 from semiseg.methods import arguments, method_class, own
 from semiseg.networks import build
 from semiseg.programs import PROGRAMS, outputs, program_class
@@ -157,7 +157,7 @@ def _told(run: Path, again: str, fresh: bool) -> Iterator[None]:
         raise
     except Refusal as refusal:
         storage.run_state(run, "refused", refusal.exit, str(refusal), again)
-        if fresh and refusal.exit == USAGE and {p.name for p in run.iterdir()} <= BEFORE | {"run.json"}:
+        if fresh and refusal.exit in (USAGE, DATA) and {p.name for p in run.iterdir()} <= BEFORE | {"run.json"}:
             storage.remove(run / "run.json")
         raise
     except BaseException as error:

@@ -17,6 +17,7 @@ from semiseg.data.classfile import FILE, read_spec, say_ignored
 from semiseg.data.decode import shown
 from semiseg.data.folder import is_data, read_label
 from semiseg.data.index import Item
+from semiseg.data.meaning import contradicted, ramp
 from semiseg.data.splits import incomplete
 from semiseg.data.walk import Masks, Scan, nfc, scan_masks
 from semiseg.errors import DATA, USAGE, Problem, Refusal
@@ -93,15 +94,47 @@ class Drawn(Voice):
 
     def lacks(self, images: Images) -> list[Problem]:
         """Everything that `label` would refuse, at once."""
-        problems = list[Problem]()
+        problems, used = list[Problem](), dict[Path, Path]()
         for name, (path, seen) in images.items():
             try:
                 self._read(name, path, seen[:2])
             except Refusal as refusal:
                 problems += refusal.problems
+                continue
+            mask = self._files(name)[0]
+            if (other := used.setdefault(mask, path)) != path:
+                found = f"would be the mask of two images, {shown(other)} and {shown(path)}"
+                problems.append(Problem("P04", shown(mask), found, "give the two images different names"))
         return problems
 
     def coded_otherwise(self, beside: Path) -> list[Problem]:
+        """Where its class file or a palette says that its masks mean something else than `classes` does, or `_strange`."""
+        folder = Path(self.title)
+        for file in dict.fromkeys((folder / FILE, inside(folder) / FILE)):
+            spec, problems = read_spec(file)
+            if problems or (spec and (problems := [*contradicted(spec, self.classes, file, self.whose)])):
+                return problems
+        return self._painted() or self._strange(beside)
+
+    def _painted(self) -> list[Problem]:
+        """D10 where an index has another colour than in the palette of `classes`; a ramp of greys says nothing."""
+        ours = self.classes.palette
+        if not ours or self.classes.coding == "colors" or ramp(ours):
+            return []
+        for path in (p for paths in self.masks.files.values() for p in paths):
+            try:
+                mask = decode.mask_from_bytes(decode.load(path), path)
+            except Refusal:  # said when this mask is asked for
+                continue
+            theirs = mask.palette
+            if theirs and not ramp(theirs):
+                for k in np.unique(mask.array).tolist():
+                    if k in self.classes.values and k < min(len(ours), len(theirs)) and ours[k] != theirs[k]:
+                        found = f"paints index {k} as {theirs[k]}, and in {self.whose} it is {ours[k]}"
+                        return [Problem("D10", shown(path), found, "save its masks with the palette of the others")]
+        return []
+
+    def _strange(self, beside: Path) -> list[Problem]:
         """D10 where its foreground is another value than that of `classes`, in all of its masks.
 
         255 is such a value where it means no opinion only because no class file says anything; one beside the images, or
@@ -113,9 +146,12 @@ class Drawn(Voice):
         told = [s.ignore for s in (read_spec(f)[0] for f in class_files(beside, Path(self.title))) if s and s.ignore]
         for path in (p for paths in self.masks.files.values() for p in paths):
             try:
-                held.update(np.unique(decode.read_mask(path)).tolist())
+                array = decode.read_mask(path)
             except Refusal:  # said when this mask is asked for
                 continue
+            if array.ndim == 3 and classes.coding != "channels" and (array != array[..., :1]).any():
+                return []  # colours: said there, too
+            held.update(np.unique(array).tolist())
             if held.intersection(classes.values) - {min(classes.values)}:
                 return []
         values = f"holds the values {some(sorted(held))}"
