@@ -18,7 +18,7 @@ from semiseg.data import decode
 from semiseg.data.cache import Units, as_float
 from semiseg.data.classes import ClassMap
 from semiseg.data.setwide import working
-from semiseg.errors import CHECKPOINT, DATA, USAGE, Problem, Refusal
+from semiseg.errors import DATA, USAGE, Problem, Refusal
 from semiseg.inconsistency import inconsistency_mask
 from semiseg.networks import build
 from semiseg.task import Task, make_task
@@ -154,11 +154,5 @@ class Model:
 
 
 def _records(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    if not (run / "run.json").exists():
-        fix = "give the folder that `semiseg train … --out` wrote"
-        raise Refusal(Problem("S06", str(run), "is no run: it has no run.json", fix), CHECKPOINT)
-    record = storage.read_json(run / "run.json")
-    if not (run / "summary.json").exists():
-        fix = f"finish it: semiseg train {record['config']['data']} --out {run} --resume"
-        raise Refusal(Problem("S07", str(run), "is not finished: it has no summary.json", fix), CHECKPOINT)
+    record = storage.finished(run)
     return storage.read_json(run / "summary.json"), record

@@ -12,6 +12,7 @@ from semiseg.data import cache
 from semiseg.data.classes import ClassMap
 from semiseg.data.index import Item
 from semiseg.errors import Refusal
+from semiseg.storage import faults
 
 CLASSES = ClassMap("multiclass", ("a", "b", "c"), values=(0, 1, 2), ignore=(255,))
 CELLS = ClassMap("multilabel", ("alive", "dead"), coding="folders", values=(0, 255))
@@ -213,3 +214,20 @@ def test_streets_have_an_up_and_blobs_do_not(tmp_path):
 def test_it_opens_what_pillow_wrote(tmp_path):
     Image.new("L", (3, 3), 9).save(tmp_path / "i.png")
     assert cache.build(tmp_path / "c", [Item("i", tmp_path / "i.png")], None).image(0).unique().tolist() == [9]
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"), [("write:3:short", "does not fit on the disk"), ("write:2:eio", "cannot be written")]
+)
+def test_a_full_disk_is_said_to_be_full(tmp_path, monkeypatch, fault, found):
+    """While images are decoded, too; the next call starts that store anew."""
+    items, *_ = write(tmp_path)
+    whole = cache.build(tmp_path / "whole", items, CLASSES)
+    monkeypatch.setenv("SEMISEG_FAULT", fault)
+    faults.counts.clear()
+    with pytest.raises(Refusal, match=found) as caught:
+        cache.build(tmp_path / "c", items, CLASSES)
+    assert caught.value.exit == 6 and str(tmp_path / "c") in str(caught.value) and not storage.is_sealed(tmp_path / "c")
+    monkeypatch.delenv("SEMISEG_FAULT")
+    again = cache.build(tmp_path / "c", items, CLASSES)
+    assert torch.equal(again.pixels, whole.pixels) and torch.equal(again.labels, whole.labels)

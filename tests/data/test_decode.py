@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from semiseg.data.decode import image_from_bytes, load, mask_palette, probe, read_image, read_mask
+from semiseg.data.decode import BITS, image_from_bytes, load, mask_palette, probe, read_image, read_mask
 from semiseg.errors import Refusal
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
@@ -177,7 +177,23 @@ def test_mask_values_are_never_converted(tmp_path):
         assert np.array_equal(read_image(tmp_path / "one.tif")[..., 0], (ids > 1) * 255)
     Image.fromarray(ids).convert("RGBA").save(tmp_path / "rgba.png")
     assert np.array_equal(read_mask(tmp_path / "rgba.png"), np.stack([ids] * 3, -1))
-    assert mask_palette(tmp_path / "one.png") is None
+    assert mask_palette(tmp_path / "one.png") == BITS == mask_palette(tmp_path / "one.tif")
+    assert mask_palette(tmp_path / "rgba.png") is None
+
+
+def test_a_compression_that_needs_a_package_is_no_damage(tmp_path, monkeypatch):
+    """32-bit LZW: Pillow has no such mode, and without imagecodecs nobody undoes it. The data are fine."""
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(12, dtype=np.uint32).reshape(3, 4))
+
+    def needs(*args, **options):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", needs)
+    with pytest.raises(Refusal, match="is compressed by LZW, which needs the package imagecodecs") as caught:
+        read_image(tmp_path / "a.tif")
+    assert "damaged" not in str(caught.value) and "pip install imagecodecs, or save it uncompressed" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])

@@ -40,6 +40,21 @@ def test_a_folder_per_label(tmp_path):
     assert [m.parent.name for m in turned.labeled[0].masks] == ["wall", "cell"]
 
 
+def test_an_empty_label_folder_is_said_once(tmp_path):
+    """It is no label that somebody forgot in every image: it is to be removed, or filled."""
+    touch(tmp_path, *(f"{d}/{n}.png" for d in ("images", "masks/cell", "masks/wall") for n in "abc"))
+    (tmp_path / "masks/old").mkdir()
+    index = find(tmp_path)
+    (problem,) = index.problems
+    assert (problem.code, problem.where) == ("D36", f"{tmp_path.as_posix()}/masks/old/") and "remove it" in problem.fix
+
+
+def test_masks_in_a_folder_of_another_name_are_found(tmp_path):
+    touch(tmp_path, "images/a.png", "images/b.png", "labels/a.tif", "labels/b.tif", "notes/x.png")
+    (problem,) = find(tmp_path).problems
+    assert problem.code == "D03" and f"Are they in {tmp_path.as_posix()}/labels/" in problem.fix
+
+
 def test_labeled_images_may_be_missing_where_another_split_is_wanted(tmp_path):
     touch(tmp_path, "test/images/a.png", "test/masks/cell/a.png", "test/masks/wall/a.png", "images/x/notes.txt")
     assert [p.code for p in find(tmp_path).problems] == ["D03"] and not find(tmp_path).test

@@ -43,7 +43,7 @@ FAULTS = [
     Fault("2 mask without image", "D02", "my_data/masks/imgg.png", several(put("masks/imgg.png", labels(0)),
           drop("masks/img3.png")), says="Did you mean 'img3'?"),
     Fault("no such folder", "D03", "my_dat", lambda root: root.rename("my_dataset"),
-          says="Did you mean 'my_dataset'?"),
+          says="(did you mean my_dataset?)"),
     Fault("no images folder", "D03", "my_data", lambda r: (r / "images").rename(r / "imgs"), says="'imgs'"),
     Fault("no masks folder", "D03", "my_data", lambda r: (r / "masks").rename(r / "old"), says="my_data/masks/"),
     Fault("val without masks", "D03", "my_data/val", put("val/images/a.png", picture(50)), says="masks"),

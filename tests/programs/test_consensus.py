@@ -8,8 +8,10 @@ import torch
 import tiny
 from semiseg import storage
 from semiseg.batch import IGNORE
+from semiseg.errors import Refusal
 from semiseg.inconsistency import inconsistency_mask
 from semiseg.programs.consensus import Rule, claims, consensus, load, opinions
+from semiseg.storage import faults
 from semiseg.task import Multiclass, Multilabel
 
 
@@ -134,3 +136,17 @@ def test_opinions_of_whole_batches(asked):
     assert votes.dtype == torch.uint8 and votes.shape[:2] == (3, 2) and mean.shape[1] == data.task.channels
     assert opinions(networks, data.task, image)[1] is None
     assert torch.equal(votes[:, :1].long(), votes_of(networks, session, 0).long())
+
+
+def test_a_full_disk_while_it_is_written(asked, monkeypatch):
+    session, networks = asked
+    storage.remove(session.run / "full")
+    monkeypatch.setenv("SEMISEG_FAULT", "write:2:enospc")
+    faults.counts.clear()
+    with pytest.raises(Refusal, match=r"R01: .*agree\.bin does not fit on the disk: it needs \d+ bytes") as error:
+        consensus(session, networks, "full", Rule())
+    assert error.value.exit == 6 and not storage.is_sealed(session.run / "full")
+    monkeypatch.delenv("SEMISEG_FAULT")
+    assert torch.equal(
+        consensus(session, networks, "full", Rule()).planes[1], consensus(session, networks, "c2", Rule()).planes[1]
+    )

@@ -135,7 +135,8 @@ def test_what_is_no_committee(folders, tmp_path):
     data = folders["binary"]
     (tmp_path / "empty-one").mkdir()
     assert "has one member" in str(refused(data, tmp_path, one))
-    assert "does not exist" in str(refused(data, tmp_path, f"{one},nowhere"))
+    lost = refused(data, tmp_path, f"{one},nowhere,neither")
+    assert [p.where for p in lost.problems] == ["nowhere", "neither"] and "does not exist" in str(lost)
     with pytest.raises(Refusal, match="does not exist"):
         semiseg.train(data, tmp_path / "new", method="im", committee=f"{one},nowhere", **SMALL)
     assert not (tmp_path / "new").exists()  # so that the corrected command is no second run in the folder

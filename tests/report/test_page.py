@@ -140,10 +140,17 @@ def test_pictures_come_from_the_run_only(run, tmp_path):
 def test_without_summary_it_refuses(tmp_path, content):
     if content is not None:
         (tmp_path / "summary.json").write_text(content)
-    with pytest.raises(Refusal, match=r"summary\.json is (missing|damaged).*Fix: ") as refusal:
+    said = r"is no run: it has no run\.json.*Fix: give the" if content is None else r"summary\.json is damaged.*Fix: "
+    with pytest.raises(Refusal, match=said) as refusal:
         write_report(tmp_path)
     assert refusal.value.exit == 4
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_run_that_goes_on_is_told_how(tmp_path):
+    (tmp_path / "run.json").write_text('{"config": {"data": "my_images"}}')
+    with pytest.raises(Refusal, match=r"S07: .*Fix: finish it: semiseg train my_images --out .* --resume"):
+        write_report(tmp_path)
 
 
 def test_an_almost_empty_summary_is_enough(tmp_path):

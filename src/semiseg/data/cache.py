@@ -119,11 +119,11 @@ def _write(
     folder: Path, items: Sequence[Item], classes: ClassMap | None, resize: int, workers: int, progress: Progress | None
 ) -> None:
     storage.remove(folder)  # what a killed or damaged one left
-    folder.mkdir(parents=True)
+    storage.make_folder(folder)
     table: dict[str, Any] = {"names": [], "height": [], "width": [], "offset": [], "dtype": "uint8", "channels": 1}
     table["stacked"] = bool(classes and classes.task == "multilabel")
     position = 0
-    with (folder / "pixels.bin").open("wb") as pixels, (folder / "labels.bin").open("wb") as labels:
+    with storage.growing(folder / "pixels.bin") as pixels, storage.growing(folder / "labels.bin") as labels:
         decoded = _ordered(lambda item: _decode(item, classes, resize), items, workers)
         for done, (item, (image, label)) in enumerate(zip(items, decoded, strict=True), 1):
             h, w, c = image.shape
@@ -136,10 +136,10 @@ def _write(
             table["offset"].append(position)
             table["dtype"], table["channels"] = str(image.dtype), c
             position += h * w
-            pixels.write(np.ascontiguousarray(image).data)
+            pixels(np.ascontiguousarray(image).data)
             if label is not None:
                 table["labels"] = label.shape[2]
-                labels.write(np.ascontiguousarray(label).data)
+                labels(np.ascontiguousarray(label).data)
             if progress:
                 progress(done, len(items))
     storage.write_json(folder / "table.json", table)

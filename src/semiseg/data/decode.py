@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from semiseg.errors import Problem, Refusal
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"})
 """Suffixes (lower case) that make a file an image or a mask candidate; everything else in a folder is left alone."""
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
+BITS = tiff.BITS
 PIXEL_LIMIT = 50_000_000
 """Pixels (height x width) above which a file is refused by its header, before any decoding."""
 
@@ -104,6 +105,11 @@ def mask_palette(path: Path) -> tuple[tuple[int, int, int], ...] | None:
     return mask_from_bytes(load(path), path).palette
 
 
+def says_nothing(palette: Sequence[tuple[int, int, int]]) -> bool:
+    """Is it a ramp of grey values, or that of 1-bit masks? Then indices are numbers and no colours."""
+    return tuple(palette) == BITS or all(color == (k, k, k) for k, color in enumerate(palette))
+
+
 def colors_of(mask: Mask) -> np.ndarray:
     """A palette mask's colours as (H,W,3) uint8; any other mask as it is."""
     if mask.palette is None:
@@ -152,6 +158,10 @@ def _guard(decode: Callable[[bytes], T], data: bytes, path: Path) -> T:
         raise
     except tiff.TooLarge as error:
         raise _too_large(path, str(error)) from None
+    except tiff.Codec as error:
+        method = str(error).partition("COMPRESSION.")[2].partition(":")[0] or "a method of its own"
+        found = f"is compressed by {method}, which needs the package imagecodecs"
+        raise refusal("D12", path, found, "pip install imagecodecs, or save it uncompressed") from None
     except tiff.Pages as error:
         raise _pages(path, str(error)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -272,6 +282,7 @@ def _labels(array: np.ndarray, palette: tuple[tuple[int, int, int], ...] | None,
     """Only whole, non-negative numbers are labels; wider types shrink to uint8 or uint16 when their values fit."""
     if array.dtype == bool:  # Pillow hands out 1-bit pixels as bytes of 255 that call themselves bool
         array = (array.view(np.uint8) != 0).astype(np.uint8)
+        palette = palette or BITS
     if array.dtype.kind == "f":
         if not np.isfinite(array).all() or (array != np.rint(array)).any():
             raise refusal("D10", path, "holds fractions, which are no class ids", "save whole numbers as 8-bit PNG")

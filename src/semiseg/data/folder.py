@@ -5,6 +5,7 @@ Nothing is decoded here. Problems are collected, never raised, so that `check` c
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ def find(data: Path | str, labels: tuple[str, ...] | None = None, wanted: str = 
     else:
         index = _from_folders(root, labels, wanted)
     index.problems += _misspelt(root, index)
+    index.problems = list(dict.fromkeys(index.problems))
     index.val_source = "given" if index.val else "none"
     return index
 
@@ -71,10 +73,11 @@ def _no_folder(root: Path) -> Problem:
     if root.exists():
         return Problem("D03", shown(root), "is a file, not a folder", "give the folder that holds images/ and masks/")
     try:
-        hint = nearest(root.name, [p.name for p in root.parent.iterdir() if p.is_dir()])
+        close = get_close_matches(root.name, [p.name for p in root.parent.iterdir() if p.is_dir()], n=1, cutoff=0.75)
     except OSError:
-        hint = ""
-    return Problem("D03", shown(root), "does not exist", hint or "give the folder that holds images/ and masks/")
+        close = []
+    hint = f" (did you mean {shown(root.with_name(close[0]))}?)" if close else ""
+    return Problem("D03", shown(root), "does not exist", f"give the folder that holds images/ and masks/{hint}")
 
 
 def _misspelt(root: Path, index: Index) -> list[Problem]:
@@ -133,11 +136,19 @@ def _missing(root: Path) -> list[Problem]:
         if name in have:
             continue
         found = f"has no folder {name}/" + (f", but {loose} images of its own" if loose and name == "images" else "")
-        hint = nearest(name, [h for h in have if h not in _EXPECTED])
+        hint = nearest(name, others := [h for h in have if h not in _EXPECTED])
+        if name == "masks" and not hint and (alike := _alike(root, others)):
+            hint = f"Are they in {shown(root / alike)}/, which holds files of the images' names?"
         fix = f"put {'the labeled images' if name == 'images' else 'one mask per image'} into {shown(root / name)}/"
         fix = f"{hint} Rename it to {name}, or {fix}" if hint else fix
         problems.append(Problem("D03", shown(root), found, fix))
     return problems
+
+
+def _alike(root: Path, folders: list[str]) -> str:
+    """The first of some folders that holds a file of an image's name, whatever it is called; "" without one."""
+    names = set(scan(root / "images").files)
+    return next((f for f in folders if names & set(scan(root / f).files)), "")
 
 
 def _pair(folder: Path, prefix: str, images: Scan, masks: Masks, problems: list[Problem]) -> list[Item]:

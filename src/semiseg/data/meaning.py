@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from semiseg.data.classes import ClassMap, Color
+from semiseg.data.classes import ClassMap
 from semiseg.data.classfile import Spec
 from semiseg.data.decode import shown
 from semiseg.errors import Problem
@@ -49,8 +49,3 @@ def _spoken(spec: Spec, classes: ClassMap) -> dict[object, str]:
     coded: Sequence[object] = spec.colors or spec.values or range(len(names))
     found = dict(zip(coded, names, strict=False))
     return {**found, 255: names[-1]} if len(names) == 2 and not (spec.colors or spec.values) else found
-
-
-def ramp(palette: Sequence[Color]) -> bool:
-    """The palette of a grey image, which says nothing about its indices."""
-    return all(color == (k, k, k) for k, color in enumerate(palette))

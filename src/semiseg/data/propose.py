@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from semiseg.data import decode
 from semiseg.data.classes import IGNORE, MAX_CLASSES, ClassMap, unpack
 from semiseg.data.classfile import Spec, block, say_ignored
 from semiseg.data.decode import shown
@@ -239,15 +240,15 @@ def _palette(found: Found) -> tuple[tuple[int, int, int], ...] | None:
 
 
 def _indexed(found: Found) -> bool:
-    """Have all masks a palette that is not the ramp of grey values, which says nothing?"""
-    return all(f.palette and any(c != (k, k, k) for k, c in enumerate(f.palette)) for f in found.facts)
+    """Have all masks a palette that says what its indices are?"""
+    return all(f.palette and not decode.says_nothing(f.palette) for f in found.facts)
 
 
 def _palettes(found: Found) -> Problem | None:
     """One index with two colours: each file was given its own palette, and the indices mean nothing."""
     known: dict[int, tuple[tuple[int, int, int], MaskFacts]] = {}
     for facts in found.facts:
-        for value in facts.values[0] if facts.palette else ():
+        for value in facts.values[0] if facts.palette and facts.palette != decode.BITS else ():
             color = facts.palette[value] if facts.palette and value < len(facts.palette) else (0, 0, 0)
             first, other = known.setdefault(value, (color, facts))
             if first != color:

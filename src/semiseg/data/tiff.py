@@ -21,6 +21,14 @@ class TooLarge(Exception):
     """The header announces more pixels than the limit."""
 
 
+BITS = ((0, 0, 0), (255, 255, 255))
+"""The palette of 1-bit masks: how every viewer shows them."""
+
+
+class Codec(Exception):
+    """Compressed in a way that only imagecodecs undoes."""
+
+
 class Pages(Exception):
     """Several pages that are not the channels of one image."""
 
@@ -75,7 +83,7 @@ def mask(data: bytes, limit: int) -> tuple[np.ndarray, tuple[tuple[int, int, int
         array = _orient(_array(file, data, limit), page)
         if page.bitspersample == 1 and page.photometric in (0, 1):
             array = _bits(array, page)
-        palette = None
+        palette: tuple[tuple[int, int, int], ...] | None = BITS if page.bitspersample == 1 else None
         if page.photometric == 3 and page.colormap is not None:
             palette = tuple((int(r) >> 8, int(g) >> 8, int(b) >> 8) for r, g, b in np.asarray(page.colormap).T)
         if _alpha(file, array) and array[..., -1].min() == array[..., -1].max() != 0:
@@ -187,7 +195,7 @@ def _pillow(data: bytes, photometric: int, reason: str) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=("TIFF",)) as picture:
         plain = picture.mode in ("1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "F") and photometric != 0
         if not plain or getattr(picture, "n_frames", 1) > 1:
-            raise ValueError(reason + " (pip install 'semiseg[tiff]')")
+            raise Codec(reason)
         return np.array(picture)
 
 

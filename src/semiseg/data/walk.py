@@ -84,7 +84,10 @@ def scan_masks(folder: Path, images: Scan, labels: tuple[str, ...] | None = None
     masks.scans = [scan(folder / label) if (folder / label).is_dir() else Scan() for label in inside]
     for name in sorted({n for s in masks.scans for n in s.files}, key=order):
         lacking = [label for label, s in zip(inside, masks.scans, strict=True) if name not in s.files]
-        if lacking:
+        if empty := [label for label, s in zip(inside, masks.scans, strict=True) if not s.files and not s.problems]:
+            fix = "remove it, or fill it: one mask per image, all 0 where the label does not occur"
+            masks.problems.append(Problem("D36", f"{shown(folder / empty[0])}/", "holds no masks", fix))
+        elif lacking:
             where = shown(next(s.files[name] for s in masks.scans if name in s.files))
             fix = "add the missing mask (all 0 when the label does not occur), or remove the image"
             found = f"has no counterpart in {', '.join(shown(folder / n) + '/' for n in lacking[:3])}"

@@ -114,10 +114,10 @@ def found(session: Session, folder: str) -> Stored:
 def _write(session: Session, ask: Ask, path: Path, rule: Rule, who: Sequence[str], bar: Any) -> None:
     data, task, start, forwarded = session.data, session.data.task, time.monotonic(), 0
     storage.remove(path)  # what a killed or damaged one left
-    path.mkdir(parents=True)
+    storage.make_folder(path)
     rows: list[dict[str, Any]] = []
     counts = torch.zeros(2, task.channels, dtype=torch.int64)
-    with (path / "label.bin").open("wb") as labels, (path / "agree.bin").open("wb") as agrees:
+    with storage.growing(path / "label.bin") as labels, storage.growing(path / "agree.bin") as agrees:
         for chosen in batches(data.unlabeled):
             said = ask(chosen)
             members = len(said.votes)
@@ -134,8 +134,8 @@ def _write(session: Session, ask: Ask, path: Path, rule: Rule, who: Sequence[str
             shares = made.inconsistent.flatten(1).float().mean(1)
             apart = shares if rule.plain else agreed(votes, task, Rule()).inconsistent.flatten(1).float().mean(1)
             for row, i in enumerate(chosen):
-                labels.write(_rows(label[row] if task.multilabel else label[row][None]))
-                agrees.write(_rows(agree[row].to(torch.uint8)))
+                labels(_rows(label[row] if task.multilabel else label[row][None]))
+                agrees(_rows(agree[row].to(torch.uint8)))
                 rows.append(
                     {
                         "image": data.unlabeled.names[i],

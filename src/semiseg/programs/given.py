@@ -55,8 +55,14 @@ def open_all(paths: Sequence[str], known: ClassMap | None, beside: Path, members
 def named(paths: Sequence[str], members: bool = False) -> list[Voice | Path]:
     """What was typed, as far as it can be told without the classes: voices, and folders of masks. Refuses as `open_all`."""
     voices: list[Voice | Path] = []
+    wrong: list[Refusal] = []
     for text in paths:
-        voices += list(_open(text, members or len(paths) == 1))
+        try:
+            voices += list(_open(text, members or len(paths) == 1))
+        except Refusal as refusal:
+            wrong.append(refusal)
+    if wrong:
+        raise Refusal([p for refusal in wrong for p in refusal.problems], wrong[0].exit)
     if len(voices) < 2:
         found = f"has one member, {paths[0]}" if voices else "has no member"
         fix = "name two or more, or one run that has a committee"

@@ -139,7 +139,7 @@ def train(
         command = command or again.replace(" --resume", "")
         try:  # a refused resume leaves the state as it was, so these data are looked at first
             checked = _begin(run, config, record, log, command) if record else None
-            with _told(run, again, fresh=not record):
+            with _told(run, again, "" if record else command):
                 checked = checked or _begin(run, config, record, log, command)
                 return _run(run, config, record, checked, log, command, begin)
         finally:
@@ -147,8 +147,10 @@ def train(
 
 
 @contextmanager
-def _told(run: Path, again: str, fresh: bool) -> Iterator[None]:
-    """run_state.json says how it ends. Where a new run is refused for what was typed, the corrected command can start."""
+def _told(run: Path, again: str, typed: str) -> Iterator[None]:
+    """run_state.json says how it ends and what goes on: `typed` where it is refused before it is a run, as it can be
+    corrected then.
+    """
     storage.run_state(run, "running", resume=again)
     try:
         yield
@@ -156,9 +158,10 @@ def _told(run: Path, again: str, fresh: bool) -> Iterator[None]:
         storage.run_state(run, "stopped", stopped.code, str(stopped), again)
         raise
     except Refusal as refusal:
-        storage.run_state(run, "refused", refusal.exit, str(refusal), again)
-        if fresh and refusal.exit in (USAGE, DATA) and {p.name for p in run.iterdir()} <= BEFORE | {"run.json"}:
+        if typed and refusal.exit in (USAGE, DATA) and {p.name for p in run.iterdir()} <= BEFORE | {"run.json"}:
             storage.remove(run / "run.json")
+        goes_on = again if (run / "run.json").exists() else typed
+        storage.run_state(run, "refused", refusal.exit, str(refusal), goes_on)
         raise
     except BaseException as error:
         storage.run_state(run, "failed", 1, f"{type(error).__name__}: {error}", again)
@@ -226,8 +229,7 @@ def existing(run: Path, data: str, resume: str) -> dict[str, Any]:
     again = shlex.join(["semiseg", "train", data, "--out", str(run)])
     if (run / "run.json").exists():
         if not resume:
-            other = shlex.join(["semiseg", "train", data, "--out", f"{run}-2"])
-            fix = f"continue it: {again} --resume; or start another one: {other}"
+            fix = f"continue it: {again} --resume; or start another one: the same command with --out {run}-2"
             with storage.lock(run):  # a run that is being written right now is in use before it is anything else
                 raise Refusal(Problem("S10", str(run), "holds a run already", fix), BUSY)
         return storage.read_json(run / "run.json")

@@ -17,7 +17,7 @@ from semiseg.data.classfile import FILE, read_spec, say_ignored
 from semiseg.data.decode import shown
 from semiseg.data.folder import is_data, read_label
 from semiseg.data.index import Item
-from semiseg.data.meaning import contradicted, ramp
+from semiseg.data.meaning import contradicted
 from semiseg.data.splits import incomplete
 from semiseg.data.walk import Masks, Scan, nfc, scan_masks
 from semiseg.errors import DATA, USAGE, Problem, Refusal
@@ -119,7 +119,7 @@ class Drawn(Voice):
     def _painted(self) -> list[Problem]:
         """D10 where an index has another colour than in the palette of `classes`; a ramp of greys says nothing."""
         ours = self.classes.palette
-        if not ours or self.classes.coding == "colors" or ramp(ours):
+        if not ours or self.classes.coding == "colors" or decode.says_nothing(ours):
             return []
         for path in (p for paths in self.masks.files.values() for p in paths):
             try:
@@ -127,7 +127,7 @@ class Drawn(Voice):
             except Refusal:  # said when this mask is asked for
                 continue
             theirs = mask.palette
-            if theirs and not ramp(theirs):
+            if theirs and not decode.says_nothing(theirs):
                 for k in np.unique(mask.array).tolist():
                     if k in self.classes.values and k < min(len(ours), len(theirs)) and ours[k] != theirs[k]:
                         found = f"paints index {k} as {theirs[k]}, and in {self.whose} it is {ours[k]}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from semiseg import storage
 from semiseg.errors import CHECKPOINT, Problem, Refusal
 from semiseg.report.markup import number
 
@@ -65,10 +66,11 @@ def load(run: Path) -> Facts:
     unread: list[str] = []
     summary = _json(run / "summary.json", unread)
     if not isinstance(summary, dict):
-        found = "is damaged" if unread else "is missing"
+        if not (run / "summary.json").exists():
+            storage.finished(run)
         fix = "let the training finish: semiseg train … --resume auto"
         expected = "the summary of a finished run"
-        raise Refusal(Problem("S01", str(run / "summary.json"), found, fix, expected), CHECKPOINT)
+        raise Refusal(Problem("S01", str(run / "summary.json"), "is damaged", fix, expected), CHECKPOINT)
     samples = _json(run / "samples" / "samples.json", unread)
     colors = {str(c.get("name")): str(c.get("color")) for c in dicts(_json(run / "samples" / "palette.json", unread))}
     evaluations = {

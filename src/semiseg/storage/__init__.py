@@ -5,6 +5,7 @@ Nothing is ever unpickled: weights are safetensors, everything else is JSON or C
 """
 
 from semiseg.storage.files import (
+    growing,
     make_folder,
     read_json,
     remove,
@@ -16,11 +17,13 @@ from semiseg.storage.files import (
 )
 from semiseg.storage.folders import is_sealed, newest_checkpoint, save_folder, seal, sweep, verify
 from semiseg.storage.locking import held, lock
-from semiseg.storage.records import CsvLog, run_state
+from semiseg.storage.records import CsvLog, finished, run_state
 from semiseg.storage.tensors import hash_tensors, read_tensors, tensors_from_bytes, tensors_to_bytes
 
 __all__ = [
     "CsvLog",
+    "finished",
+    "growing",
     "hash_tensors",
     "held",
     "is_sealed",

@@ -12,6 +12,7 @@ import os
 import stat
 from collections import Counter
 from pathlib import Path
+from typing import BinaryIO
 
 POINTS = ("write", "fsync", "replace", "mkdir", "unlink")
 ACTIONS = {"kill": 0, "enospc": errno.ENOSPC, "eio": errno.EIO, "short": errno.ENOSPC}
@@ -50,6 +51,16 @@ def write(fd: int, path: Path, data: bytes) -> None:
         _write_all(fd, memoryview(data)[: len(data) // 2])
     _act(action, path)
     _write_all(fd, memoryview(data))
+
+
+def grow(file: BinaryIO, path: Path, data: bytes | memoryview) -> None:
+    """Add `data` to a file that is written bit by bit; a call of the point write."""
+    action = hit("write", path)
+    if action in ("kill", "short"):
+        file.write(memoryview(data).cast("B")[: len(data) // 2])
+        file.flush()
+    _act(action, path)
+    file.write(data)
 
 
 def fsync(fd: int, path: Path) -> None:

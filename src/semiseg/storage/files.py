@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,14 @@ def writing(where: Path, needed: int = 0) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             size = f" ({needed} bytes)" if needed else ""
-            found, fix = f"cannot be written{size}: {error.strerror or error}", "choose another --out"
+            found, fix = (
+                f"cannot be written{size}: {error.strerror or error}",
+                "make it writable, or choose another --out",
+            )
             raise Refusal(Problem("R02", str(where), found, fix), RESOURCES) from error
         fix = "make room or choose another --out; the last complete version is untouched"
-        found = f"does not fit on the disk: it needs {needed} bytes, {free_bytes(where)} are free"
+        need = f"it needs {needed} bytes, " if needed else ""
+        found = f"does not fit on the disk: {need}{free_bytes(where)} bytes are free"
         raise Refusal(Problem("R01", str(where), found, fix), RESOURCES) from error
 
 
@@ -93,6 +97,18 @@ def put(path: Path, data: bytes) -> None:
         faults.fsync(fd, path)
     finally:
         os.close(fd)
+
+
+@contextmanager
+def growing(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
+    """A new file that grows by what is given to it, for a folder that is sealed when all of it is there. Refusal exit 6."""
+    with writing(path), path.open("wb", buffering=1 << 20) as file:
+
+        def add(data: bytes | memoryview) -> None:
+            with writing(path, len(data)):
+                faults.grow(file, path, data)
+
+        yield add
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -9,9 +9,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from semiseg.errors import CHECKPOINT, Problem, Refusal
 from semiseg.storage import faults
-from semiseg.storage.files import damaged, make_folder, write_bytes, write_json, writing
+from semiseg.storage.files import damaged, make_folder, read_json, write_bytes, write_json, writing
 
 
 class CsvLog:
@@ -96,3 +98,15 @@ def run_state(run: Path, status: str, code: int = 0, reason: str = "", resume: s
     with suppress(Exception):
         state = {"status": status, "code": code, "reason": reason, "resume": resume}
         write_json(run / "run_state.json", state)
+
+
+def finished(run: Path) -> dict[str, Any]:
+    """run.json of a run that has ended. Refuses (exit 4) what is no run, S06, and one that is not finished, S07."""
+    if not (run / "run.json").exists():
+        fix = "give the folder that `semiseg train … --out` wrote"
+        raise Refusal(Problem("S06", str(run), "is no run: it has no run.json", fix), CHECKPOINT)
+    record: dict[str, Any] = read_json(run / "run.json")
+    if not (run / "summary.json").exists():
+        fix = f"finish it: semiseg train {record['config']['data']} --out {run} --resume"
+        raise Refusal(Problem("S07", str(run), "is not finished: it has no summary.json", fix), CHECKPOINT)
+    return record
