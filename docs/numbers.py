@@ -1,7 +1,10 @@
-"""Writes our own numbers into docs/, from results/*.csv: after `<!-- numbers: NAME -->` on a method's page, and where a page
-has `<!-- table: FILE.csv -->`, up to `<!-- end -->`, all arms of a comparison; with `<!-- ablation: STAGE -->` those of a
-stage of im_ablation.csv; with `<!-- pairs: FILE.csv ARM -->` what an arm is above every other; with
-`<!-- label_next: SPLIT -->` the rankings of label_next_summary.csv.
+"""Writes our own numbers into docs/, from results/*.csv, between a mark and `<!-- end -->`:
+
+`<!-- numbers: NAME -->`               what was measured of a method, on its page (up to the next heading)
+`<!-- table: FILE.csv -->`             all arms of a comparison; `FILE.csv val`: on val
+`<!-- pairs: FILE.csv ARM -->`         what an arm is above every other
+`<!-- ablation: STAGE -->`             a stage of im_ablation.csv
+`<!-- label_next: SPLIT -->`           the rankings of label_next_summary.csv
 
 python docs/numbers.py            write them
 python docs/numbers.py --check    exit 1 when a page is not what it would write
@@ -16,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("methods_small.csv",)
-TABLE = re.compile(r"(<!-- table: ((?:methods_\w+|does_it_help)\.csv) -->\n).*?(?=<!-- end -->)", re.S)
+TABLE = re.compile(r"(<!-- table: ((?:methods_\w+|does_it_help)\.csv)( val)? -->\n).*?(?=<!-- end -->)", re.S)
 ABLATION = re.compile(r"(<!-- ablation: (\w+) -->\n).*?(?=<!-- end -->)", re.S)
 PAIRS = re.compile(r"(<!-- pairs: (does_it_help_pairs\.csv) (\w+) -->\n).*?(?=<!-- end -->)", re.S)
 NEXT = re.compile(r"(<!-- label_next: (\w+) -->\n).*?(?=<!-- end -->)", re.S)
@@ -70,8 +73,11 @@ def said(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def overview(table: str) -> str:
-    """A line per arm, a column per data set: mIoU and the difference to labels only with its interval."""
+def overview(table: str, val: bool = False) -> str:
+    """A line per arm, a column per data set: mIoU and the difference to labels only with its interval.
+
+    val: the mIoU on val of the last checkpoint of the shipped generation instead, and the number of seeds.
+    """
     path = ROOT / "results" / table
     if not path.is_file():
         return ""
@@ -80,6 +86,12 @@ def overview(table: str) -> str:
     sets = list(dict.fromkeys((row["data"], row["labels"]) for row in rows))
     share = closed if table.startswith("does_it_help") else lambda row: ""
     cell = {((r["data"], r["labels"]), r["arm"]): f"{number(r['miou'])}, {change(r)}{share(r)}" for r in rows}
+    if val:
+        cell = {
+            ((r["data"], r["labels"]), r["arm"]): f"{number(r['val_last'])}, {r['n_seeds']}"
+            for r in rows
+            if r["val_last"]
+        }
     return grid("arm", sets, cell)
 
 
@@ -173,7 +185,7 @@ def pages() -> dict[Path, str]:
     for path in sorted([*(ROOT / "docs/methods").glob("*.md"), *(ROOT / "docs/explanation").glob("*.md")]):
         text = path.read_text(encoding="utf-8")
         text = MARK.sub(lambda match: match[1] + said(match[2]), text)
-        text = TABLE.sub(lambda match: match[1] + overview(match[2]), text)
+        text = TABLE.sub(lambda match: match[1] + overview(match[2], bool(match[3])), text)
         text = PAIRS.sub(lambda match: match[1] + pairs(match[2], match[3]), text)
         text = NEXT.sub(lambda match: match[1] + rankings(match[2]), text)
         found[path] = ABLATION.sub(lambda match: match[1] + ablation(match[2]), text)

@@ -68,12 +68,13 @@ def test_a_table_has_a_line_for_every_arm_and_a_column_for_every_set(numbers, tm
 def test_an_arm_beside_its_rivals_and_the_gap(numbers, tmp_path, monkeypatch):
     monkeypatch.setattr(numbers, "ROOT", tmp_path)
     text = "<!-- pairs: does_it_help_pairs.csv im -->\n<!-- end -->\n<!-- table: does_it_help.csv -->\n<!-- end -->\n"
+    text += "<!-- table: does_it_help.csv val -->\n<!-- end -->\n"
     page = _project(tmp_path, "docs/explanation/help.md", text, [])
     assert numbers.pages()[page] == text  # nothing was measured
     row = {"data": "cells", "labels": "all", "arm": "im", "delta": "0.1", "low": "0", "high": "0.2"}
     tables = {
         "does_it_help_pairs.csv": [{**row, "rival": "ensemble"}, {**row, "arm": "ensemble", "rival": "im"}],
-        "does_it_help.csv": [{**row, "miou": "0.7", "gap_recovered": "0.514"}],
+        "does_it_help.csv": [{**row, "miou": "0.7", "gap_recovered": "0.514", "val_last": "0.65", "n_seeds": "3"}],
     }
     for name, rows in tables.items():
         with (tmp_path / "results" / name).open("w", newline="") as file:
@@ -82,7 +83,7 @@ def test_an_arm_beside_its_rivals_and_the_gap(numbers, tmp_path, monkeypatch):
             writer.writerows(rows)
     text = numbers.pages()[page]
     assert "| im above | cells |\n|---|---|\n| ensemble | +0.100 (+0.000 to +0.200) |\n\n<!-- end -->" in text
-    assert "| im | 0.700, +0.100 (+0.000 to +0.200), 51% |" in text
+    assert "| im | 0.700, +0.100 (+0.000 to +0.200), 51% |" in text and "| im | 0.650, 3 |" in text
 
 
 def test_arms_of_the_ablation_are_in_the_order_of_their_difference(numbers, tmp_path, monkeypatch):
