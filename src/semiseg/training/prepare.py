@@ -135,8 +135,9 @@ def look(config: Config, log: Log, folds: int = 0, learner: str = "", into: Path
     if into is not None:
         storage.write_json(into, {**checked.to_json(), "digests": checked.digests})
     checked.refuse()
-    for line in render(checked.problems, str(into or "semiseg check --json")):
-        log.say(f"Note: {line}")
+    for level in ("warning", "note"):
+        for line in render(checked.level(level), str(into or "semiseg check --json")):
+            log.say(f"{level.capitalize()}: {line}")
     if config.oracle and not checked.opened:
         found, fix = "finds no masks of unlabeled images", "--oracle needs them: it is the full-label baseline"
         raise Refusal(Problem("C08", "--oracle", found, fix), USAGE)
