@@ -8,7 +8,6 @@ import tifffile
 from PIL import Image
 
 from semiseg.data.check import check, render
-from semiseg.data.decode import read_mask
 from semiseg.data.folder import read_label
 
 Masks = dict[str, np.ndarray]
@@ -174,20 +173,3 @@ def test_a_smoothed_mask_is_still_told_from_a_stray_pixel(tmp_path: Path) -> Non
     masks["im02.png"] = np.asarray(small.resize((32, 24), Image.Resampling.BILINEAR))
     [problem] = check(write(tmp_path, masks)).errors
     assert problem.code == "D09" and problem.where.endswith("im02.png")
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_masks_of_one_bit_come_back_as_they_look(tmp_path: Path, suffix: str) -> None:
-    """Black and white in every viewer: predictions are too, and mean the same; grey 0 and 1 beside them are no conflict."""
-    write(tmp_path, {f"im{k:02}.png": disc(k) // 255 for k in range(6)})
-    for k in range(3):
-        (tmp_path / f"masks/im{k:02}.png").unlink()
-        Image.fromarray(disc(k) > 0).save(tmp_path / f"masks/im{k:02}.{suffix}")
-    checked = check(tmp_path)
-    assert checked.ok and checked.classes is not None and checked.classes.values == (0, 1), render(checked.problems)
-    label = read_label(checked.index.labeled[0], checked.classes)
-    assert label.max() == 1
-    (tmp_path / "out.png").write_bytes(checked.classes.encode(label)[""].to_bytes())
-    with Image.open(tmp_path / "out.png") as image:
-        assert np.array_equal(np.asarray(image.convert("L")), label * 255)
-    assert np.array_equal(read_mask(tmp_path / "out.png"), label)

@@ -1,5 +1,6 @@
 """A method in a file of one's own: what is right runs, every mistake is named with its line, most before any training."""
 
+import hashlib
 import re
 import sys
 
@@ -199,6 +200,15 @@ def test_a_file_that_it_imports_is_part_of_it(tmp_path):
     assert len({*seen}) == len(seen) - 1 and seen[1] == seen[2]  # an empty file changes nothing
     (tmp_path / "beside.py").write_text("SIGN = 1")
     assert own.digest(f"{path}:Mine") == seen[-1] and own.digest("fixmatch") == ""
+    (tmp_path / "more/.#lock.py").symlink_to("nowhere")  # an editor's
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/odd.py").write_text("no package")
+    path = write(tmp_path, "import helper, data\n" + RIGHT)
+    now = own.digest(f"{path}:Mine")
+    (tmp_path / "data/odd.py").write_text("changed")
+    assert own.digest(f"{path}:Mine") == now
+    alone = hashlib.sha256(path.read_bytes()).hexdigest()  # what a version noted that looked at one file
+    assert own.same(f"{path}:Mine", now) and own.same(f"{path}:Mine", alone) and not own.same(f"{path}:Mine", seen[0])
 
 
 def test_a_shape_knows_the_file(tmp_path):

@@ -170,6 +170,24 @@ def test_class_files_that_contradict_each_other(prepared, tmp_path):
         open_all([cell, turned], None, tmp_path / "images")
 
 
+def test_what_a_class_file_may_say_beside_others(prepared, tmp_path):
+    """One value is the foreground's; a file of another tool's says nothing; a palette of a label's own means nothing."""
+    lone = "task: multilabel\nvalues: {cell: 255}\n"
+    assert len(open_all([declared(tmp_path / n, (0, 255), lone) for n in "ab"], None, tmp_path / "images")) == 2
+    foreign = declared(tmp_path / "tool", (0, 255), "nc: 3\nnames: {0: cell}\n")
+    binary = replace(prepared("binary").classes, names=("cell",), values=(0, 255))
+    assert len(open_all([declared(tmp_path / "c", (0, 255), lone), foreign], binary, tmp_path / "images")) == 2
+    known = replace(prepared("multilabel").classes, palette=((0, 0, 0), (255, 0, 0)), values=(0, 1))
+    for name in ("one", "two"):
+        for label, color in zip(known.names, ((255, 0, 0), (0, 255, 0)), strict=True):
+            coded(tmp_path / name, (0, 1), label)
+            for path in (tmp_path / name / label).glob("*.png"):
+                image = Image.open(path).convert("L")
+                image.putpalette([0, 0, 0, *color])
+                image.save(path)
+    assert len(open_all([str(tmp_path / n) for n in ("one", "two")], known, tmp_path / "images")) == 2
+
+
 def test_one_palette_for_all(prepared, tmp_path):
     """Indices painted otherwise than in the data mean something else; a grey ramp and an unused index say nothing."""
     palette = ((0, 0, 0), (255, 0, 0), (0, 255, 0))

@@ -20,7 +20,7 @@ def check(cell: Cell, run: Path) -> None:
     """Raises Refusal (exit 4) where a method's own file or a default is another one since the cell was trained."""
     record = storage.read_json(run / "run.json")
     today = configure(cell.options, list(cell.sets), None, {})
-    if record.get("code", "") != own.digest(today.method):
+    if not own.same(today.method, record.get("code", "")):
         fix = "put the old file back, or choose another --out"
         raise Refusal(Problem("S08", today.method, "changed since this cell was trained with it", fix), CHECKPOINT)
     new = _values(replace(today, lr=today.lr or default_rate(today)).to_json())

@@ -170,8 +170,10 @@ def _cells(
 
 def _short(arm: str) -> str:
     """An arm as part of a folder's name. Files of one name in two folders are two methods: theirs tell them apart."""
-    path = arm.partition(".py:")[0] if ".py:" in arm else ""
-    apart = any(mark in path for mark in "/\\")
+    if ".py:" in arm:
+        path, _, name = arm.partition(".py:")
+        arm = f"{Path(path).as_posix()}.py:{name}"  # ./mine.py is mine.py
+    apart = ".py:" in arm and "/" in arm.partition(".py:")[0]
     return slug(arm) + f"-{hashlib.sha256(arm.encode()).hexdigest()[:6]}" * apart
 
 

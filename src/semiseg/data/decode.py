@@ -24,7 +24,6 @@ from semiseg.errors import Problem, Refusal
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm"})
 """Suffixes (lower case) that make a file an image or a mask candidate; everything else in a folder is left alone."""
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")
-BITS = tiff.BITS
 PIXEL_LIMIT = 50_000_000
 """Pixels (height x width) above which a file is refused by its header, before any decoding."""
 
@@ -106,8 +105,8 @@ def mask_palette(path: Path) -> tuple[tuple[int, int, int], ...] | None:
 
 
 def says_nothing(palette: Sequence[tuple[int, int, int]]) -> bool:
-    """Is it a ramp of grey values, or that of 1-bit masks? Then indices are numbers and no colours."""
-    return tuple(palette) == BITS or all(color == (k, k, k) for k, color in enumerate(palette))
+    """Is it a ramp of grey values? Then indices are numbers and no colours."""
+    return all(color == (k, k, k) for k, color in enumerate(palette))
 
 
 def colors_of(mask: Mask) -> np.ndarray:
@@ -282,7 +281,6 @@ def _labels(array: np.ndarray, palette: tuple[tuple[int, int, int], ...] | None,
     """Only whole, non-negative numbers are labels; wider types shrink to uint8 or uint16 when their values fit."""
     if array.dtype == bool:  # Pillow hands out 1-bit pixels as bytes of 255 that call themselves bool
         array = (array.view(np.uint8) != 0).astype(np.uint8)
-        palette = palette or BITS
     if array.dtype.kind == "f":
         if not np.isfinite(array).all() or (array != np.rint(array)).any():
             raise refusal("D10", path, "holds fractions, which are no class ids", "save whole numbers as 8-bit PNG")

@@ -5,6 +5,7 @@ Nothing is decoded here. Problems are collected, never raised, so that `check` c
 
 from __future__ import annotations
 
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -146,9 +147,15 @@ def _missing(root: Path) -> list[Problem]:
 
 
 def _alike(root: Path, folders: list[str]) -> str:
-    """The first of some folders that holds a file of an image's name, whatever it is called; "" without one."""
-    names = set(scan(root / "images").files)
-    return next((f for f in folders if names & set(scan(root / f).files)), "")
+    """The first of some folders that holds, at its top, a file of an image's name; "" without one."""
+
+    def names(folder: str) -> set[str]:
+        with suppress(OSError):
+            return {p.stem for p in (root / folder).iterdir() if p.suffix.lower() in decode.SUFFIXES}
+        return set()
+
+    images = names("images")
+    return next((f for f in folders if not f.startswith(".") and images & names(f)), "") if images else ""
 
 
 def _pair(folder: Path, prefix: str, images: Scan, masks: Masks, problems: list[Problem]) -> list[Item]:

@@ -45,7 +45,8 @@ def _spoken(spec: Spec, classes: ClassMap) -> dict[object, str]:
     if classes.coding == "channels":
         return dict(enumerate(names))
     if classes.kind == "binary":  # whatever the first is called, it is the background
-        names = (BACKGROUND, names[-1]) if len(names) > 1 else (BACKGROUND, *names)
+        lone = len(spec.values or spec.colors) == 1  # which is the foreground's
+        names = names if lone else (BACKGROUND, names[-1])
     coded: Sequence[object] = spec.colors or spec.values or range(len(names))
     found = dict(zip(coded, names, strict=False))
     return {**found, 255: names[-1]} if len(names) == 2 and not (spec.colors or spec.values) else found

@@ -248,7 +248,7 @@ def _palettes(found: Found) -> Problem | None:
     """One index with two colours: each file was given its own palette, and the indices mean nothing."""
     known: dict[int, tuple[tuple[int, int, int], MaskFacts]] = {}
     for facts in found.facts:
-        for value in facts.values[0] if facts.palette and facts.palette != decode.BITS else ():
+        for value in facts.values[0] if facts.palette else ():
             color = facts.palette[value] if facts.palette and value < len(facts.palette) else (0, 0, 0)
             first, other = known.setdefault(value, (color, facts))
             if first != color:

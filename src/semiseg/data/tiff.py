@@ -21,10 +21,6 @@ class TooLarge(Exception):
     """The header announces more pixels than the limit."""
 
 
-BITS = ((0, 0, 0), (255, 255, 255))
-"""The palette of 1-bit masks: how every viewer shows them."""
-
-
 class Codec(Exception):
     """Compressed in a way that only imagecodecs undoes."""
 
@@ -83,7 +79,7 @@ def mask(data: bytes, limit: int) -> tuple[np.ndarray, tuple[tuple[int, int, int
         array = _orient(_array(file, data, limit), page)
         if page.bitspersample == 1 and page.photometric in (0, 1):
             array = _bits(array, page)
-        palette: tuple[tuple[int, int, int], ...] | None = BITS if page.bitspersample == 1 else None
+        palette = None
         if page.photometric == 3 and page.colormap is not None:
             palette = tuple((int(r) >> 8, int(g) >> 8, int(b) >> 8) for r, g, b in np.asarray(page.colormap).T)
         if _alpha(file, array) and array[..., -1].min() == array[..., -1].max() != 0:

@@ -85,7 +85,10 @@ def scan_masks(folder: Path, images: Scan, labels: tuple[str, ...] | None = None
     for name in sorted({n for s in masks.scans for n in s.files}, key=order):
         lacking = [label for label, s in zip(inside, masks.scans, strict=True) if name not in s.files]
         if empty := [label for label, s in zip(inside, masks.scans, strict=True) if not s.files and not s.problems]:
-            fix = "remove it, or fill it: one mask per image, all 0 where the label does not occur"
+            fix = "add one mask per image, all 0 where the label does not occur"
+            fix = (
+                fix if labels else f"remove it, or {fix}"
+            )  # where others decide what the labels are it has to be there
             masks.problems.append(Problem("D36", f"{shown(folder / empty[0])}/", "holds no masks", fix))
         elif lacking:
             where = shown(next(s.files[name] for s in masks.scans if name in s.files))

@@ -42,6 +42,13 @@ def digest(name: str) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in _sources(Path(path)))).hexdigest()
 
 
+def same(name: str, before: str) -> bool:
+    """Is a method's file as it was when `before` was noted, by `digest` or by a version that looked at one file alone?"""
+    path, _ = parted(name)
+    alone = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else ""
+    return before in (digest(name), alone)
+
+
 def _sources(path: Path) -> list[Path]:
     """A file, and every file beside it that it or one of those imports, in the order of the imports."""
     found, folder = [path.resolve()], path.resolve().parent
@@ -49,7 +56,8 @@ def _sources(path: Path) -> list[Path]:
         with suppress(SyntaxError, ValueError):  # loading it says where
             for word in _imported(ast.parse(file.read_bytes())):
                 beside = folder / f"{word}.py"
-                inside = sorted((folder / word).rglob("*.py")) if word else []
+                package = word and (folder / word / "__init__.py").is_file()
+                inside = sorted(p for p in (folder / word).rglob("*.py") if p.is_file()) if package else []
                 found += [new for new in ([beside] if beside.is_file() else inside) if new not in found]
     return found
 

@@ -52,5 +52,5 @@ class OneTeacher(Generations):
 
     def _watch(self, session: Session, share: float | None) -> None:
         """A teacher does not disagree with itself; a committee given in its place may."""
-        if share is not None:
+        if session.data.config.committee and len(session.generations) == 1:
             super()._watch(session, share)

@@ -247,9 +247,8 @@ def existing(run: Path, data: str, resume: str) -> dict[str, Any]:
 
 def _same_code(run: Path, config: Config, record: Mapping[str, Any]) -> None:
     """Refuses (exit 4) to go on with another file of the user's own than the one that something was trained with."""
-    before, now = record.get("code", ""), own.digest(config.method)
-    trained = [p for name in ("final", "step-*") for p in run.rglob(name)] if before and before != now else []
-    if trained:
+    before = record.get("code", "")
+    if before and not own.same(config.method, before) and [p for n in ("final", "step-*") for p in run.rglob(n)]:
         found = f"changed since models of {run} were trained with it"
         fix = "put the old file back, or start another run with another --out"
         raise Refusal(Problem("S08", config.method, found, fix), CHECKPOINT)

@@ -112,14 +112,14 @@ class Drawn(Voice):
         folder = Path(self.title)
         for file in dict.fromkeys((folder / FILE, inside(folder) / FILE)):
             spec, problems = read_spec(file)
-            if problems or (spec and (problems := [*contradicted(spec, self.classes, file, self.whose)])):
-                return problems
+            if spec and not problems and (problems := [*contradicted(spec, self.classes, file, self.whose)]):
+                return problems  # a file that nobody can read is another tool's, and says nothing here
         return self._painted() or self._strange(beside)
 
     def _painted(self) -> list[Problem]:
         """D10 where an index has another colour than in the palette of `classes`; a ramp of greys says nothing."""
         ours = self.classes.palette
-        if not ours or self.classes.coding == "colors" or decode.says_nothing(ours):
+        if not ours or self.classes.coding != "values" or decode.says_nothing(ours):
             return []
         for path in (p for paths in self.masks.files.values() for p in paths):
             try:
@@ -234,7 +234,7 @@ def masks_of(folder: Path, labels: tuple[str, ...] | None, images: Scan | None =
     if not found.files:
         fix = "give a folder with one mask per image, of the image's name"
         wrong = [*found.problems, *(p for walked in found.scans for p in walked.problems)]
-        raise Refusal(wrong or Problem("D04", str(folder), "holds no masks", fix), DATA)
+        raise Refusal(list(dict.fromkeys(wrong)) or Problem("D04", str(folder), "holds no masks", fix), DATA)
     return found
 
 

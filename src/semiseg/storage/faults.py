@@ -57,7 +57,7 @@ def grow(file: BinaryIO, path: Path, data: bytes | memoryview) -> None:
     """Add `data` to a file that is written bit by bit; a call of the point write."""
     action = hit("write", path)
     if action in ("kill", "short"):
-        file.write(memoryview(data).cast("B")[: len(data) // 2])
+        file.write(memoryview(data).cast("B")[: memoryview(data).nbytes // 2])
         file.flush()
     _act(action, path)
     file.write(data)

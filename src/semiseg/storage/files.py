@@ -105,7 +105,7 @@ def growing(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
     with writing(path), path.open("wb", buffering=1 << 20) as file:
 
         def add(data: bytes | memoryview) -> None:
-            with writing(path, len(data)):
+            with writing(path, memoryview(data).nbytes):
                 faults.grow(file, path, data)
 
         yield add
