@@ -47,7 +47,7 @@ def label_next(session: Session, outcome: Outcome) -> list[dict[str, Any]]:
 def write_ranking(path: Path, rows: list[dict[str, Any]], committee: bool = True) -> list[dict[str, Any]]:
     """Sort rows with image, path and score by score, most first and equal ones by name, and write them with their rank.
 
-    Columns: rank, image, path, score, inconsistent_share. committee: the score is that share, as plain disagreement leaves it.
+    Columns: rank, image, path, score, inconsistent_share. committee: the score is where members differ.
     """
     rows = sorted(rows, key=lambda r: (-r["score"], r["image"]))
     for rank, row in enumerate(rows, 1):
