@@ -86,6 +86,10 @@ def test_a_class_that_the_consensus_loses_is_named():
     both = collapse({"sky": 0.999, "car": 0.001, "pole": 0.0}, labeled)
     assert len(both) == 2 and both[1].endswith("is sky.")
     assert collapse({"cell": None}, {"cell": 0.1}) == []
+    (said,) = collapse({"air": 0.67, "lesion": 0.33}, {"air": 0.92, "lesion": 0.08})
+    assert "too much of lesion (8.0% of the labeled pixels, 33.0% of these): do the unlabeled images look like" in said
+    for kept, labels in ((0.23, 0.08), (0.09, 0.01)):  # not three times as much; too little to matter
+        assert collapse({"air": 1 - kept, "lesion": kept}, {"air": 1 - labels, "lesion": labels}) == []
 
 
 def test_quality_of_a_committee_on_val_and_where_it_may_look(tmp_path, kind):

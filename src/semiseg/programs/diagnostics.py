@@ -214,10 +214,16 @@ RARER = 3
 
 
 def collapse(kept: dict[str, float | None], labeled: dict[str, float | None]) -> list[str]:
-    """Warnings in words: classes that the labels know and the consensus has lost, or that swallow everything."""
+    """Warnings in words: classes that the labels know and the consensus has lost, that it is full of, or nothing else."""
     lost = [n for n, share in kept.items() if share is not None and (labeled.get(n) or 0) > RARER * share]
     swallowed = [n for n, share in kept.items() if share is not None and share > 0.99 > (labeled.get(n) or 0) + 0.05]
+    grown = [n for n, share in kept.items() if share is not None and share > max(RARER * (labeled.get(n) or 1), 0.1)]
     said = []
+    if grown:
+        shown = ", ".join(
+            f"{n} ({labeled[n] or 0:.1%} of the labeled pixels, {kept[n] or 0:.1%} of these)" for n in grown
+        )
+        said.append(f"The committee sees too much of {shown}: do the unlabeled images look like the labeled ones?")
     if lost:
         shown = ", ".join(
             f"{n} ({labeled[n] or 0:.1%} of the labeled pixels, {kept[n] or 0:.2%} of these)" for n in lost
