@@ -119,6 +119,8 @@ def _unread(path: Path, error: BaseException) -> Problem:
     if isinstance(error, SyntaxError):
         where = f"{path}:{error.lineno}" if error.lineno else str(path)
         return Problem("C03", where, f"does not parse: {error.msg}")
+    if isinstance(error, ValueError) and "null bytes" in str(error):  # Python before 3.11.4
+        return Problem("C03", str(path), f"does not parse: {error}")
     inside = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == path.resolve()]
     where = f"{path}:{inside[-1].lineno}" if inside else str(path)
     return Problem("C03", where, f"fails on import: {type(error).__name__}: {error}")
