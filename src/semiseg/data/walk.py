@@ -82,13 +82,12 @@ def scan_masks(folder: Path, images: Scan, labels: tuple[str, ...] | None = None
         return masks
     masks.labels = tuple(inside)
     masks.scans = [scan(folder / label) if (folder / label).is_dir() else Scan() for label in inside]
+    empty = [label for label, s in zip(inside, masks.scans, strict=True) if not s.files and not s.problems]
     for name in sorted({n for s in masks.scans for n in s.files}, key=order):
         lacking = [label for label, s in zip(inside, masks.scans, strict=True) if name not in s.files]
-        if empty := [label for label, s in zip(inside, masks.scans, strict=True) if not s.files and not s.problems]:
-            fix = "add one mask per image, all 0 where the label does not occur"
-            fix = (
-                fix if labels else f"remove it, or {fix}"
-            )  # where others decide what the labels are it has to be there
+        if empty:  # it may go where nobody else decides what the labels are
+            fix = "" if labels else "remove it, or "
+            fix += "add one mask per image, all 0 where the label does not occur"
             masks.problems.append(Problem("D36", f"{shown(folder / empty[0])}/", "holds no masks", fix))
         elif lacking:
             where = shown(next(s.files[name] for s in masks.scans if name in s.files))
