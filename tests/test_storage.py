@@ -342,7 +342,7 @@ def test_tensors_round_trip_and_hash():
         "a": base, "tied": base, "view": base.t(), "half": base.to(torch.bfloat16), "n": torch.tensor(7),
         "mask": base > 3, "none": torch.empty(0, 3), "grad": base.clone().requires_grad_(),
     }  # fmt: skip
-    back = storage.tensors_from_bytes(storage.tensors_to_bytes(tensors, {"format": "pt"}))
+    back = storage.tensors_from_bytes(storage.tensors_to_bytes(tensors))
     assert set(back) == set(tensors)
     assert all(torch.equal(back[n], t) and back[n].dtype == t.dtype for n, t in tensors.items())
     assert storage.hash_tensors(back) == storage.hash_tensors(dict(reversed(tensors.items())))

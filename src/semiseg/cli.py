@@ -21,7 +21,6 @@ app = typer.Typer(
     "Start with: semiseg check my_images, then: semiseg train my_images",
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object and nothing else.")]
-Debug = Annotated[bool, typer.Option("--debug", hidden=True)]
 
 
 def emit(result: dict[str, Any], as_json: bool, lines: list[str], following: str = "") -> None:

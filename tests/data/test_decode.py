@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from semiseg.data.decode import image_from_bytes, load, mask_palette, probe, read_image, read_mask
+from semiseg.data.decode import image_from_bytes, load, mask_from_bytes, read_image, read_mask
 from semiseg.errors import Refusal
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
@@ -22,13 +22,16 @@ def code(caught) -> str:
     return caught.value.problems[0].code
 
 
+def palette(path):
+    return mask_from_bytes(load(path), path).palette
+
+
 @pytest.mark.parametrize("mode, channels", [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3)])
 def test_pillow_modes_become_grey_or_rgb(tmp_path, mode, channels):
     path = tmp_path / "a.png"
     Image.fromarray(RGB).convert(mode).save(path)
     array = read_image(path)
     assert array.shape == (12, 17, channels) and array.dtype == np.uint8
-    assert probe(path) == (12, 17, channels, "uint8")
     if mode == "P":
         assert np.array_equal(array, np.asarray(Image.open(path).convert("RGB")))
 
@@ -45,7 +48,6 @@ def test_sixteen_bits_are_kept(tmp_path, name):
     Image.fromarray(RAMP).save(tmp_path / name)
     array = read_image(tmp_path / name)
     assert array.dtype == np.uint16 and np.array_equal(array[..., 0], RAMP)
-    assert probe(tmp_path / name) == (12, 17, 1, "uint16")
 
 
 def wide_png(array: np.ndarray, kind: int) -> bytes:
@@ -69,7 +71,6 @@ def test_sixteen_bits_of_a_colour_png_are_kept(tmp_path, kind, stored, kept):
     path.write_bytes(wide_png(array, kind))
     read = read_image(path)
     assert read.dtype == np.uint16 and np.array_equal(read, array[..., :kept])
-    assert probe(path) == (12, 17, kept, "uint16")
     assert bool(image_from_bytes(load(path), path).notes) == (stored > kept)
     array[..., -1] = 65535
     path.write_bytes(wide_png(array, kind))
@@ -100,7 +101,6 @@ def test_five_channels_of_sixteen_bits_stay_so(tmp_path, name):
     tifffile.imwrite(tmp_path / "a.tif", stored, **options)
     array = read_image(tmp_path / "a.tif")
     assert array.dtype == np.uint16 and np.array_equal(array, FIVE)
-    assert probe(tmp_path / "a.tif") == (12, 17, 5, "uint16")
 
 
 @pytest.mark.parametrize("axes", ["ZYX", "TYX"])
@@ -130,7 +130,6 @@ def test_exif_orientation_is_applied_in_jpeg_and_tiff(tmp_path, turn):
     upright = read_image(tmp_path / "a.png")
     assert upright.shape == ((17, 12, 3) if turn >= 5 else (12, 17, 3))
     assert np.array_equal(read_image(tmp_path / "a.tif"), upright)
-    assert probe(tmp_path / "a.png")[:2] == upright.shape[:2]
 
 
 def test_tiff_alpha_palette_lzw_and_white_is_zero(tmp_path):
@@ -165,7 +164,7 @@ def test_mask_values_are_never_converted(tmp_path):
     image.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, 0, 0, 200])
     image.save(tmp_path / "p.png")
     assert np.array_equal(read_mask(tmp_path / "p.png"), ids)
-    assert mask_palette(tmp_path / "p.png")[:4] == ((0, 0, 0), (200, 0, 0), (0, 200, 0), (0, 0, 200))
+    assert palette(tmp_path / "p.png")[:4] == ((0, 0, 0), (200, 0, 0), (0, 200, 0), (0, 0, 200))
     assert np.array_equal(read_mask(tmp_path / "p.png", rgb=True), np.asarray(image.convert("RGB")))
     image.save(tmp_path / "p.tif")
     assert np.array_equal(read_mask(tmp_path / "p.tif"), ids)
@@ -177,7 +176,7 @@ def test_mask_values_are_never_converted(tmp_path):
         assert np.array_equal(read_image(tmp_path / "one.tif")[..., 0], (ids > 1) * 255)
     Image.fromarray(ids).convert("RGBA").save(tmp_path / "rgba.png")
     assert np.array_equal(read_mask(tmp_path / "rgba.png"), np.stack([ids] * 3, -1))
-    assert mask_palette(tmp_path / "one.png") is None
+    assert palette(tmp_path / "one.png") is None
 
 
 def test_a_compression_that_needs_a_package_is_no_damage(tmp_path, monkeypatch):

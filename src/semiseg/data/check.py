@@ -100,7 +100,6 @@ def check(
     *,
     size: int | None = None,
     resize: int = 0,
-    classes: ClassMap | Path | None = None,
     labels: int | float | str | None = None,
     members: int | None = None,
     oracle: bool = False,
@@ -111,9 +110,8 @@ def check(
 ) -> Checked:
     """Read the folder once and report all problems.
 
-    size, resize: crop and image size in pixels of the training to come (`setwide.working`). classes: a class map (of a
-    trained model), or a class file instead of DATA/classes.yaml. labels: how many labeled images to use
-    (`splits.choose_labels`); the masks of all settle the class map, so that the task does not depend on the number.
+    size, resize: crop and image size in pixels of the training to come (`setwide.working`). labels: how many labeled
+    images to use (`splits.choose_labels`); the masks of all settle the class map, so that the task does not depend on it.
     members: number of folds that the labels are divided into, if they are; no val set is carved from them then.
     oracle: unlabeled images that have masks are labeled like the others, but never become val, and their masks do not
     settle the class map. diagnose: those masks are read and judged only. progress(done, total) is called in this thread.
@@ -121,26 +119,20 @@ def check(
     Raises Refusal only for a `labels` that cannot be (exit 2); everything else is in `problems`.
     """
     root = Path(data)
-    file = classes if isinstance(classes, Path) else root / FILE
-    spec, problems = (None, []) if isinstance(classes, ClassMap) else read_spec(file)
-    if isinstance(classes, Path) and not file.is_file():
-        problems = [Problem("D20", shown(file), "does not exist", "give the path of a class file")]
-    wish = classes if isinstance(classes, ClassMap) else spec
+    spec, problems = read_spec(root / FILE)
     index = find(root)
-    if wish is not None and index.labels and set(wish.names) == set(index.labels) and wish.names != index.labels:
-        index = find(root, tuple(wish.names))
+    if spec is not None and index.labels and set(spec.names) == set(index.labels) and spec.names != index.labels:
+        index = find(root, tuple(spec.names))
     choose_labels(index, labels, lambda item: item.name)  # refused before anything is read
-    rgb, open_ = bool(wish is not None and wish.colors), oracle or diagnose
+    rgb, open_ = bool(spec is not None and spec.colors), oracle or diagnose
     items = [(split, item if open_ or split != "unlabeled" else item.bare()) for split, item in index.items()]
     seen = look_all(items, workers, progress, rgb, known)
     digests, found = {s.item.name: s.digest for s in seen}, [p for s in seen for p in s.problems]
     index = choose_labels(index, labels, lambda item: digests[item.name])
     checked = Checked(index, problems=index.problems + problems + found, digests=digests)
-    if isinstance(classes, ClassMap):
-        checked.classes = classes
-    elif not problems:
+    if not problems:
         told = [s for s in seen if s.split != "unlabeled"]  # with or without the others' masks, the task is one
-        checked.classes, more = class_map(told, spec, index.labels, file)
+        checked.classes, more = class_map(told, spec, index.labels, root / FILE)
         checked.problems += more
         checked.problems += setwide.numbered(index, checked.classes, told) if spec is None else []
     _finish(checked, seen, members, oracle)

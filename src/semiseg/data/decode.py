@@ -29,7 +29,6 @@ PIXEL_LIMIT = 50_000_000
 
 _KNOWN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP",
           ".tif": "TIFF", ".tiff": "TIFF", ".pgm": "PPM", ".ppm": "PPM", ".pnm": "PPM"}  # fmt: skip
-_CHANNELS = {"1": 1, "L": 1, "LA": 1, "La": 1, "I": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "F": 1}
 T = TypeVar("T")
 
 
@@ -99,11 +98,6 @@ def read_mask(path: Path, *, limit: int = PIXEL_LIMIT, rgb: bool = False) -> np.
     return colors_of(mask) if rgb else mask.array
 
 
-def mask_palette(path: Path) -> tuple[tuple[int, int, int], ...] | None:
-    """The RGB palette of an indexed mask, or None when it has none."""
-    return mask_from_bytes(load(path), path).palette
-
-
 def says_nothing(palette: Sequence[tuple[int, int, int]]) -> bool:
     """Is it a ramp of grey values? Then indices are numbers and no colours."""
     return all(color == (k, k, k) for k, color in enumerate(palette))
@@ -117,24 +111,6 @@ def colors_of(mask: Mask) -> np.ndarray:
     table[: len(mask.palette)] = mask.palette
     colors: np.ndarray = table[mask.array]
     return colors
-
-
-def probe(path: Path) -> tuple[int, int, int, str]:
-    """(height, width, channels, dtype) that `read_image` would give, from the header where the format allows it."""
-
-    def header(data: bytes) -> tuple[int, int, int, str]:
-        if tiff.is_tiff(data):
-            return tiff.probe(data, PIXEL_LIMIT)
-        with _open(data, path, PIXEL_LIMIT) as image:
-            width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:
-                width, height = height, width
-            if wide := depth.wide(data):
-                return height, width, 1 if len(wide) == 1 else 3, "uint16"
-            kind = "uint16" if image.mode.startswith("I") else "float32" if image.mode == "F" else "uint8"
-            return height, width, _CHANNELS.get(image.mode, 3), kind
-
-    return _guard(header, load(path), path)
 
 
 def image_from_bytes(data: bytes, path: Path, *, limit: int = PIXEL_LIMIT) -> Picture:

@@ -59,7 +59,7 @@ def from_lists(root: Path, labels: tuple[str, ...] | None, wanted: str = "labele
         index.problems += problems
         for entry in entries:
             item = _item(root, entry, images, masks)
-            problem = item if isinstance(item, Problem) else _wrong(item, split, taken, path, masks, partial)
+            problem = item if isinstance(item, Problem) else _wrong(item, split, taken, masks, partial)
             if problem is not None:
                 index.problems.append(replace(problem, where=problem.where or shown(path)))
             if isinstance(item, Item) and (problem is None or problem.code in ("D01", "D36")):
@@ -87,7 +87,7 @@ def incomplete(masks: Masks) -> dict[str, Problem]:
 
 
 def _wrong(
-    item: Item, split: str, taken: Mapping[str, str], path: Path, masks: Masks, partial: Mapping[str, Problem]
+    item: Item, split: str, taken: Mapping[str, str], masks: Masks, partial: Mapping[str, Problem]
 ) -> Problem | None:
     """An item listed in a second split, or without the mask that its split wants."""
     if (other := taken.get(item.name)) is not None:

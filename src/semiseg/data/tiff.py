@@ -40,19 +40,6 @@ def lossy(data: bytes) -> bool:
         return int(file.pages[0].compression) in (6, 7, 34892, 50001, 33007)
 
 
-def probe(data: bytes, limit: int) -> tuple[int, int, int, str]:
-    """(height, width, channels, dtype) as `image` would give: from the header, unless a sample may be alpha."""
-    with _file(data) as file:
-        page = file.pages[0]
-        if _extra(page):
-            array, _ = image(data, limit)
-            return *array.shape, str(array.dtype)  # type: ignore[return-value]
-        (height, width, channels), _ = _layout(file, 2**62)
-        if _turn(page) >= 5:
-            height, width = width, height
-        return height, width, 3 if page.photometric == 3 else channels, _kind(np.dtype(file.series[0].dtype))
-
-
 def image(data: bytes, limit: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """(array (H,W,C) uint8 | uint16 | float32, notes). Raises TooLarge, Pages, or whatever tifffile raises."""
     with _file(data) as file:
@@ -195,15 +182,10 @@ def _pillow(data: bytes, photometric: int, reason: str) -> np.ndarray:
         return np.array(picture)
 
 
-def _turn(page: Any) -> int:
-    """Tag 274, 1 to 8: from 5 on rows and columns are swapped."""
-    tag = page.tags.get(274)
-    return int(tag.value) if tag is not None else 1
-
-
 def _orient(array: np.ndarray, page: Any) -> np.ndarray:
-    """Tag 274: rows and columns as stored -> as meant (TIFF 6.0, page 36)."""
-    turn = _turn(page)
+    """Tag 274: rows and columns as stored -> as meant (TIFF 6.0, page 36); from 5 on they are swapped."""
+    tag = page.tags.get(274)
+    turn = int(tag.value) if tag is not None else 1
     if turn >= 5:
         array = array.swapaxes(0, 1)
     if turn in (2, 3, 6, 7):

@@ -14,8 +14,6 @@ ARCHITECTURES = (
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet",
     "deeplabv3", "deeplabv3plus", "pan", "upernet", "segformer", "dpt",
 )  # fmt: skip
-NETWORKS = ("unet1x1", *(f"{arch}/ENCODER" for arch in ARCHITECTURES))
-"""What `build` knows; ENCODER is any encoder of smp or timm, for example resnet50."""
 _PYRAMID: dict[str, Any] = {"decoder_aspp_separable": False, "decoder_aspp_dropout": 0.0}
 _STRIDE16 = {"encoder_output_stride": 16, "decoder_atrous_rates": (6, 12, 18), **_PYRAMID}
 _READ = {"decoder_readout": "ignore"}

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def tensors_to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """The tensors (any device; tied ones are written twice) as a safetensors file."""
     from safetensors.torch import save
 
-    return save({n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()}, dict(metadata or {}))
+    return save({n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()})
 
 
 def tensors_from_bytes(data: bytes, where: Path | str = "safetensors") -> dict[str, Tensor]:

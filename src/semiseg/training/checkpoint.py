@@ -32,11 +32,6 @@ def save(folder: Path, step: int, modules: dict[str, nn.Module], optimizer: Opti
         storage.remove(old)
 
 
-def newest(folder: Path) -> tuple[Path | None, str]:
-    """The newest checkpoint that is whole, and a note when damaged ones were passed over."""
-    return storage.newest_checkpoint(folder)
-
-
 def load(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> dict[str, Any]:
     """Restore modules and optimizer from a verified checkpoint; returns its JSON state. Missing keys are an error."""
     tensors = storage.read_tensors(path / "state.safetensors")
@@ -61,9 +56,8 @@ class Best(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        for i, (name, value) in enumerate(network.state_dict().items()):
+        for i, value in enumerate(network.state_dict().values()):
             self.register_buffer(f"t{i}", value.detach().clone())
-            assert name is not None
 
     @torch.no_grad()
     def keep(self, network: nn.Module) -> None:

@@ -116,7 +116,7 @@ class _Run:
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, if there is one; later log rows are taken back."""
         folder = self.job.folder
-        path, note = checkpoint.newest(folder)
+        path, note = storage.newest_checkpoint(folder)
         if note:
             self.job.log.say(f"Warning: {note}")
         if path is not None:
