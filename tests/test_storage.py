@@ -63,6 +63,12 @@ def test_a_name_of_255_bytes_can_be_written(tmp_path):
     assert storage.read_json(path) == 1
 
 
+def test_a_table_has_the_columns_it_is_given(tmp_path):
+    rows = [{"image": 'a,"b"', "share": 0.1, "other": 1}, {"image": "\udcff\n", "share": None}]
+    storage.write_csv(tmp_path / "t.csv", ["image", "share"], rows)
+    assert (tmp_path / "t.csv").read_bytes() == b'image,share\n"a,""b""",0.1\n"\xff\n",\n'
+
+
 def test_nan_is_no_json(tmp_path):
     with pytest.raises(ValueError):
         storage.write_json(tmp_path / "x.json", {"miou": float("nan")})

@@ -206,12 +206,8 @@ def write_rows(path: Path, rows: list[Row]) -> None:
         if path.exists():
             path.unlink()
         return
-    text = io.StringIO()
     fullest: Row = max(rows, key=len)
-    writer = csv.DictWriter(text, list(fullest), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    storage.write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    storage.write_csv(path, list(fullest), rows)
 
 
 def _read(path: Path) -> dict[str, Row]:

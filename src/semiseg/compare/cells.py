@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shlex
@@ -239,11 +237,7 @@ class Runner:
 
     def save(self) -> None:
         """cells.csv, whole at every moment."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: "" if v is None else v for k, v in asdict(r).items()} for r in self.rows.values())
-        storage.write_text(self.out / "cells.csv", text.getvalue())
+        storage.write_csv(self.out / "cells.csv", FIELDS, map(asdict, self.rows.values()))
 
 
 def finished(run: Path) -> bool:

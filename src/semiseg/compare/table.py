@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -105,11 +103,7 @@ def limits(group: Group) -> list[str]:
 
 def write_csv(path: Path, rows: list[Json], columns: Sequence[str] = COLUMNS) -> None:
     """table.csv, or another table of figures, lists and words."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: _cell(v) for k, v in row.items()} for row in rows)
-    storage.write_text(path, text.getvalue())
+    storage.write_csv(path, columns, ({k: _cell(v) for k, v in row.items()} for row in rows))
 
 
 def _cell(value: Any) -> Any:

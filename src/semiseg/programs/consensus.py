@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -146,11 +145,7 @@ def _write(session: Session, ask: Ask, path: Path, rule: Rule, who: Sequence[str
             bar(len(rows))
     shown = list(zip(task.names, *counts.tolist(), strict=True))
     per_class = {n: d / c if c else None for n, c, d in shown} if members > 1 else {}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["image", "inconsistent_share", "disagreement"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    storage.write_text(path / "inconsistency.csv", text.getvalue())
+    storage.write_csv(path / "inconsistency.csv", ["image", "inconsistent_share", "disagreement"], rows)
     channels = {"label": task.channels if task.multilabel else 1, "agree": int(agree.shape[1])}
     total = sum(r["inconsistent_share"] for r in rows) / max(1, len(rows)) if members > 1 else None
     storage.write_json(path / "consensus.json", {

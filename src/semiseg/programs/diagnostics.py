@@ -8,7 +8,6 @@ that are agreed upon are wrong. A given committee has no probabilities: of it on
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,20 +105,12 @@ def _counted(
         fields = ["image", "split", *COUNTS, *RATES]
         rows = [{"image": image, "split": name, **vars(counts), **counts.rates()}
                 for name, store in found.items() for image, counts in count(store)]  # fmt: skip
-        _table(path, fields, rows)
+        storage.write_csv(path, fields, rows)
         stored = _stored(path)
     totals = {name: Counts(0, 0, 0, 0) for name in found}
     for row in stored:
         totals[row["split"]] += Counts(*(int(row[k]) if row[k] else None for k in COUNTS))  # type: ignore[arg-type]
     return {name: counts.rates() for name, counts in totals.items()}
-
-
-def _table(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    storage.write_text(path, text.getvalue())
 
 
 def _stored(path: Path) -> list[dict[str, str]]:
@@ -172,7 +163,7 @@ def write_classes(
     """
     shares = {"inconsistent_share": inconsistent, "kept_share": kept, "labeled_share": labeled}
     rows = [{"class": name, **{k: v.get(name) for k, v in shares.items()}} for name in session.data.task.names]
-    _table(session.run / f"generation-{generation}" / "classes.csv", ["class", *shares], rows)
+    storage.write_csv(session.run / f"generation-{generation}" / "classes.csv", ["class", *shares], rows)
 
 
 def class_shares(label: Tensor, sure: Tensor | None, task: Task, doubt: float = 0.0) -> dict[str, float | None]:

@@ -8,7 +8,6 @@ mask is judged at least as good as members are on val, which needs no full label
 from __future__ import annotations
 
 import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +110,8 @@ def pick(judge: Judge, image: Tensor, votes: Tensor) -> tuple[Tensor, Tensor]:
 
 def write_quality(session: Session, path: Path, values: list[float]) -> None:
     """quality.csv: image, quality; in the order of the store."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "quality"])
-    writer.writerows(zip(session.data.unlabeled.names, (f"{v:.6f}" for v in values), strict=True))
-    storage.write_text(path, text.getvalue())
+    named = zip(session.data.unlabeled.names, values, strict=True)
+    storage.write_csv(path, ["image", "quality"], ({"image": n, "quality": f"{v:.6f}"} for n, v in named))
 
 
 def read_quality(session: Session, generation: int) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,12 +50,8 @@ def write_ranking(path: Path, rows: list[dict[str, Any]], committee: bool = True
     rows = sorted(rows, key=lambda r: (-r["score"], r["image"]))
     for rank, row in enumerate(rows, 1):
         row.update(rank=rank, inconsistent_share=f"{row['score']:.6f}" if committee else "")
-    text = io.StringIO()
     fields = ["rank", "image", "path", "score", "inconsistent_share"]
-    writer = csv.DictWriter(text, fields, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows({**r, "score": f"{r['score']:.6f}"} for r in rows)
-    storage.write_text(path, text.getvalue())
+    storage.write_csv(path, fields, ({**r, "score": f"{r['score']:.6f}"} for r in rows))
     return rows
 
 

@@ -1,16 +1,18 @@
-"""Single files of a run: atomic and durable writes, and JSON.
+"""Single files of a run: atomic and durable writes, JSON and CSV.
 
 A file under its final name is complete: written under a temporary name, fsynced, renamed, its folder fsynced.
 """
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,18 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of UTF-8 text."""
     write_bytes(path, text.encode())
+
+
+def write_csv(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """`write_bytes` of a table under its column names: None is an empty cell, and what else a row holds is left out.
+
+    A name that is not UTF-8 keeps its bytes.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def json_bytes(obj: object) -> bytes:
