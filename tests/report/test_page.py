@@ -45,7 +45,7 @@ def test_every_kind_says_everything(tmp_path, kind):
     titles = ["Pictures", "Scores on val", "Generations", "Training", "Label these next", "What was used",
               "How long it took", "Warnings", "Test", "Type this next", "Where the committee disagrees"]  # fmt: skip
     assert [t for t in titles if t not in text] == []
-    told = ["labels only", "committee average", "im, generation 2", "+0.017", "unet1x1", "171 561 parameters",
+    told = ["labels only", "average of 2 at prediction", "im, generation 2", "+0.017", "unet1x1", "171 561 parameters",
             "semiseg train my_data --method im --steps 2000", "387 200", "Models trained 17", "torch 2.10.0", "no dead cell",
             "semiseg predict run my_new_images --out predictions", "semiseg evaluate run my_data --split test",
             "run/label_next.csv", "plate_03/well_B01", "16 min", "7.4 % in generation 0"]  # fmt: skip

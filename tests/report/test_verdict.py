@@ -51,7 +51,7 @@ def test_an_ensemble_learned_nothing_from_unlabeled_images():
     value["arms"] = value["arms"][:2]
     verdict = changed(value, program="ensemble", model={"folder": "generation-0/member-0"})
     assert verdict.sentence.startswith("Trained on labels only: 0.742")
-    assert verdict.caveats == ["“committee average” scores higher (0.759) than the model of this run (0.742)."]
+    assert verdict.caveats == ["“average of 2 at prediction” scores higher (0.759) than the model of this run (0.742)."]
 
 
 def test_few_val_images_only_seem_to_say_something():
@@ -91,7 +91,7 @@ def test_caveats_name_small_val_carved_val_and_a_better_committee():
         and "only 8 images" in text
         and "set aside from your labeled images" in text
     )
-    assert "“committee average” scores higher (0.759)" in text and "One seed (0)" in text
+    assert "“average of 2 at prediction” scores higher (0.759)" in text and "One seed (0)" in text
 
 
 def test_the_model_may_be_a_member_that_is_no_arm():

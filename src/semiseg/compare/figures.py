@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from semiseg.compare.gather import Arm, Group, average
@@ -14,7 +12,8 @@ from semiseg.compare.request import BASE
 from semiseg.compare.scores import COVERAGE
 from semiseg.compare.table import digits, span
 from semiseg.report.charts import Series, line_chart, ticks
-from semiseg.report.markup import esc, name, number
+from semiseg.report.load import logged, read_rows
+from semiseg.report.markup import esc, name
 
 HEIGHT = 26
 
@@ -122,18 +121,8 @@ def in_a_row(member: Path) -> list[tuple[float, float]]:
     rows: list[tuple[float, float]] = []
     for folder in (*before, member):
         past = rows[-1][0] if rows else 0.0
-        rows += [(past + step, value) for step, value in val_rows(folder / "metrics.csv")]
-    return rows
-
-
-def val_rows(path: Path) -> list[tuple[float, float]]:
-    """(step, mIoU on val) of a member's log."""
-    rows = []
-    with suppress(OSError, csv.Error), path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            step, value = number(row.get("step")), number(row.get("miou"))
-            if row.get("split") == "val" and step is not None and value is not None:
-                rows.append((step, value))
+        log = read_rows(folder / "metrics.csv", [])
+        rows += [(past + step, value) for step, value in logged(log, "val", "miou")]
     return rows
 
 

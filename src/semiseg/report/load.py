@@ -88,7 +88,7 @@ def load(run: Path) -> Facts:
         samples=dicts(samples),
         colors=colors,
         curves=[],
-        queue=_rows(run / "label_next.csv", unread),
+        queue=read_rows(run / "label_next.csv", unread),
         unread=unread,
     )
     facts.curves = [curve for g in facts.generations for curve in _curves(run, g, unread)]
@@ -116,7 +116,8 @@ def _json(path: Path, unread: list[str]) -> Any:
         return None
 
 
-def _rows(path: Path, unread: list[str]) -> list[dict[str, str]]:
+def read_rows(path: Path, unread: list[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file; none where there is no file, or a damaged one, which is then named in `unread`."""
     if not path.is_file():
         return []
     try:
@@ -133,18 +134,19 @@ def _curves(run: Path, generation: Json, unread: list[str]) -> list[Curve]:
         log = run / str(member.get("folder") or "-") / "metrics.csv"
         if not log.resolve().is_relative_to(run.resolve()):
             continue
-        rows = _rows(log, unread)
-        loss, miou = _points(rows, "train", "loss"), _points(rows, "val", "miou")
+        rows = read_rows(log, unread)
+        loss, miou = logged(rows, "train", "loss"), logged(rows, "val", "miou")
         if loss or miou:
             index = number(generation.get("generation")) or 0
             curves.append(Curve(int(index), str(member.get("name") or "member"), loss, miou))
     return curves
 
 
-def _points(rows: list[dict[str, str]], split: str, column: str) -> list[tuple[float, float]]:
-    points = []
+def logged(rows: list[dict[str, str]], split: str, column: str) -> list[tuple[float, float]]:
+    """(step, value of `column`) of the rows of a metrics.csv that are of `split`, in the order of steps."""
+    found = []
     for row in rows:
         step, value = number(row.get("step")), number(row.get(column))
         if row.get("split") == split and step is not None and value is not None:
-            points.append((step, value))
-    return sorted(points)
+            found.append((step, value))
+    return sorted(found)

@@ -75,7 +75,7 @@ def document(title: str, header: str, sections: Iterable[str], footer: str, styl
 
 def _title(facts: Facts) -> str:
     data = used.data_name(facts).replace("\\", "/").rstrip("/").rpartition("/")[2]
-    said = str(facts.summary.get("name") or facts.summary.get("method") or "run")
+    said = str(facts.summary.get("name") or "run")
     return f"{said} on {data}" if data else said
 
 

@@ -23,12 +23,11 @@ from semiseg.report.markup import (
     table,
     terms,
 )
-from semiseg.report.verdict import Verdict, seed_text
+from semiseg.report.verdict import Verdict
 
 STAGES = {
     "check": "check the data",
     "cache": "decode the images",
-    "report": "this report",
     "training_all_tries": "training, all tries",
     "consensus_all_tries": "consensus, all tries",
 }
@@ -38,11 +37,7 @@ VAL = {"given": "given as a folder or list", "carved": "carved from the labeled 
 
 def data_name(facts: Facts) -> str:
     """The data folder as the user typed it, or an empty string."""
-    for place in (facts.record.get("config"), facts.record.get("data")):
-        for found in (place, *(mapping(place).get(key) for key in ("data", "path"))):
-            if isinstance(found, str) and found:
-                return found
-    return ""
+    return str(mapping(facts.record.get("config")).get("data") or "")
 
 
 def run_name(facts: Facts) -> str:
@@ -56,21 +51,20 @@ def used(facts: Facts) -> str:
     summary, record = facts.summary, facts.record
     counts = mapping(summary.get("counts"))
     data = ", ".join(f"{count(counts[k])} {k}" for k in ("labeled", "unlabeled", "val", "test") if k in counts)
-    model = mapping(summary.get("model"))
-    typed = str(summary.get("command") or record.get("command") or "")
+    model, machine = mapping(summary.get("model")), mapping(record.get("machine"))
+    typed = str(summary.get("command") or "")
     pairs = [
         ("Data", (f"{name(data_name(facts))}: " if data_name(facts) else "") + esc(data)),
         ("Val set", esc(VAL.get(str(summary.get("val_source")), summary.get("val_source") or ""))),
         ("Kind", esc(f"{summary.get('kind', '')}, {plural(len(facts.classes), 'class', 'classes')}")),
-        ("Method", esc(summary.get("name") or summary.get("method") or "")),
+        ("Method", esc(summary.get("name") or "")),
         ("Network", esc(f"{summary.get('network', '')}, {count(summary.get('parameters'))} parameters")),
         ("Training", esc(_training(summary))),
-        ("Seed", seed_text(summary.get("seed"))),
+        ("Seed", count(summary.get("seed"), "?")),
         ("Model", f"<code>{esc(model.get('folder', ''))}</code>" + _why(model) if model.get("folder") else ""),
         ("Created", esc(_time(record.get("created")))),
-        ("semiseg", esc(_version(record))),
-        ("Versions", esc(_flat(record.get("versions") or summary.get("versions")))),
-        ("Machine", esc(_flat(record.get("machine") or summary.get("machine")))),
+        ("semiseg", esc(record.get("version") or "")),
+        ("Machine", esc(", ".join(f"{k} {v}" for k, v in machine.items() if v not in (None, "")))),
     ]
     config = record.get("config")
     text = json.dumps(config, indent=1, ensure_ascii=False, default=str) if config else ""
@@ -103,7 +97,8 @@ def warnings(facts: Facts) -> str:
 
 def test_scores(facts: Facts) -> list[tuple[str, Json]]:
     """(who predicted, metrics) of every evaluation on test, the model first."""
-    return [(who, found) for who, evaluation in facts.tests.items() if (found := _metrics(evaluation))]
+    found = {who: mapping(evaluation.get("metrics")) for who, evaluation in facts.tests.items()}
+    return [(who, metrics) for who, metrics in found.items() if number(metrics.get("miou")) is not None]
 
 
 def test(facts: Facts) -> str:
@@ -159,13 +154,6 @@ def _evaluate(facts: Facts) -> str:
     return f"semiseg evaluate {shlex.quote(run_name(facts))} {shlex.quote(data_name(facts) or 'my_data')} --split test"
 
 
-def _metrics(value: Json) -> Json:
-    for found in (value, *(mapping(value.get(k)) for k in ("test", "metrics", "scores"))):
-        if number(found.get("miou")) is not None:
-            return found
-    return {}
-
-
 def _training(summary: Json) -> str:
     parts = [
         plural(summary.get("steps"), "step") if number(summary.get("steps")) else "",
@@ -185,20 +173,6 @@ def _time(value: Any) -> str:
         return datetime.fromisoformat(str(value)).strftime("%Y-%m-%d %H:%M %Z").strip()
     except ValueError:
         return str(value or "")
-
-
-def _version(record: Json) -> str:
-    """run.json's `version` is the program's when it has dots, else the number of the format."""
-    version = str(record.get("semiseg") or record.get("version") or "")
-    return version if "." in version else ""
-
-
-def _flat(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_flat(v)}" for k, v in value.items() if v not in (None, ""))
-    if isinstance(value, list):
-        return ", ".join(_flat(v) for v in value)
-    return "" if value is None else str(value)
 
 
 def _lines(text: str) -> str:

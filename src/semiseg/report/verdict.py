@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from semiseg.report.load import Json, dicts, mapping
 from semiseg.report.markup import change, count, number, plural, score, signed
@@ -180,11 +179,6 @@ def _caveats(summary: Json, baseline: Arm | None, model: Arm | None, rival: Arm 
         only = " It saw labels only." if rival.folder in _first(summary) else ""
         said.append(f"“{rival.name}” scores higher {pair}.{only}")
     if baseline is not None and not supervised(summary):
-        seed = seed_text(summary.get("seed"))
+        seed = count(summary.get("seed"), "?")
         said.append(f"One seed ({seed}), and {on(summary)} also chose the model: the fair number is the one on test.")
     return said
-
-
-def seed_text(value: Any) -> str:
-    """The seed as a whole number, or a question mark."""
-    return count(value, "?")
