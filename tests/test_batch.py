@@ -66,7 +66,7 @@ def test_keep_multiplies_the_weight():
     left = torch.tensor([[True, False], [True, False]])
     kept = belief(weight=half).keep(lambda t: left.expand_as(t.weight))
     assert torch.equal(kept.weight, half * left)
-    assert kept.label is not None and torch.equal(kept.prob, belief().prob)
+    assert torch.equal(kept.label, belief().label) and torch.equal(kept.prob, belief().prob)
 
 
 @pytest.mark.parametrize("multilabel", [False, True])

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from semiseg.compare.cells import Start
-    from semiseg.compare.grid import Grid
-    from semiseg.compare.request import Request
+from semiseg import storage
+from semiseg.compare import cells, gather, page, reading, table
+from semiseg.compare.grid import Cell, Grid, plan
+from semiseg.compare.request import Request
+from semiseg.errors import BUSY, CHECKPOINT, Problem, Refusal
+from semiseg.training.logs import Log
+from semiseg.training.signals import STOP, Stopped
 
 FREE = ("jobs", "blocks", "out", "methods", "seeds", "labels", "data", "split", "baselines")
 """What may differ when the same folder is used again: more of everything, but no other budget."""
 
 
-def compare(request: Request, command: str = "", quiet: bool = False, begin: Start | None = None) -> dict[str, Any]:
+def compare(
+    request: Request, command: str = "", quiet: bool = False, begin: cells.Start | None = None
+) -> dict[str, Any]:
     """Run a comparison into request.out, or what is missing of it; returns rows, cells and paths.
 
     Raises Refusal before anything runs when something is wrong with the request or its data (exit 2 or 3), when the folder
     holds a comparison with another budget or other data (4) or is in use (7). A failed cell is a row, not an exception.
     """
-    from semiseg import storage
-    from semiseg.compare import cells, gather, page, reading, table
-    from semiseg.compare.grid import plan
-    from semiseg.training.logs import Log
-    from semiseg.training.signals import STOP, Stopped
-
     out = request.out
     log = Log(quiet=quiet)
     _budget(request)
@@ -46,7 +45,7 @@ def compare(request: Request, command: str = "", quiet: bool = False, begin: Sta
             if STOP.requested:
                 raise Stopped(STOP.requested)
 
-        def read(cell: Any, run: Path) -> float | None:
+        def read(cell: Cell, run: Path) -> float | None:
             made = reading.read(run, cell.path, cell.split, cell.arm, stop)
             return gather.average([float(gather.miou(next(r for r in made if r.part.shipped).found.sum(0)))])
 
@@ -73,9 +72,6 @@ def compare(request: Request, command: str = "", quiet: bool = False, begin: Sta
 
 def _budget(request: Request) -> dict[str, Any]:
     """What every cell has in common. Refuses a folder that is no comparison, or one with another budget."""
-    from semiseg import storage
-    from semiseg.errors import BUSY, CHECKPOINT, Problem, Refusal
-
     out = request.out
     mine = {k: v for k, v in asdict(request).items() if k not in FREE}
     if (out / "grid.json").exists():
@@ -98,9 +94,6 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _same_data(out: Path, budget: dict[str, Any], grid: Grid) -> None:
     """Note in grid.json what was compared on. Refuses data that were others when the comparison saw them first."""
-    from semiseg import storage
-    from semiseg.errors import CHECKPOINT, Problem, Refusal
-
     before = storage.read_json(out / "grid.json") if (out / "grid.json").exists() else budget
     known = before.get("data", {})
     fix = "restore the data, or choose another --out"
@@ -127,8 +120,6 @@ def _unasked(out: Path, grid: Grid) -> list[str]:
 
 def summary(result: dict[str, Any]) -> list[str]:
     """What a terminal shows: the rows of every data set, failures, where the page is."""
-    from semiseg.compare.table import bounds, digits
-
     lines: list[str] = []
     place: tuple[str, str] | None = None
     width = max((len(r["arm"]) for r in result["table"]), default=3)
@@ -139,7 +130,7 @@ def summary(result: dict[str, Any]) -> list[str]:
                       f"{'':{width}}   mIoU   Δ to labels only, 95 %      gap recovered"]  # fmt: skip
         gap = row["gap_note"] if row["gap_recovered"] is None else f"{row['gap_recovered']:.0%}"
         note = f"  ({row['note']})" if row["note"] else ""
-        shown = bounds(row["delta"], row["low"], row["high"]) if row["delta"] is not None else ""
-        lines.append(f"{row['arm']:{width}}  {digits(row['miou']):>6}  {shown:26} {gap}{note}".rstrip())
+        shown = table.bounds(row["delta"], row["low"], row["high"]) if row["delta"] is not None else ""
+        lines.append(f"{row['arm']:{width}}  {table.digits(row['miou']):>6}  {shown:26} {gap}{note}".rstrip())
     lines += [f"Failed: {f['cell']}: {f['message']}" for f in result["failed"]]
     return [*lines[1:], "", *result["limits"], f"table: {result['out']}/table.csv", f"report: {result['report']}"]

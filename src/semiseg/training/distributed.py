@@ -1,9 +1,9 @@
 """Several processes training one member, one per device: what Fabric leaves to us.
 
 Each process is to see its own part of the global batch, which a `Feed` does not deal out yet: `train` refuses several.
-Gradients are averaged by DDP, loss denominators are summed over
-processes by `losses.count`, and the running statistics of batch normalisation are averaged here after every step, so that
-students, and with them their teachers, stay equal everywhere without SyncBatchNorm, which CPUs do not have.
+Gradients are averaged by DDP, and loss denominators by `losses.count`, so that both together give the mean over the global
+batch. The running statistics of batch normalisation are averaged here after every step, so that students, and with them
+their teachers, stay equal everywhere without SyncBatchNorm, which CPUs do not have.
 """
 
 from __future__ import annotations

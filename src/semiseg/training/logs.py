@@ -15,6 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from semiseg.training.signals import STOP, Stopped
 
 
+def steps_per_row(steps: int) -> int:
+    """Steps that a row of metrics.csv covers in a training of `steps`."""
+    return max(1, min(10, steps // 20))
+
+
 class Log:
     """One run's voice. quiet: nothing on the terminal (`--json`); events still go to events.jsonl."""
 

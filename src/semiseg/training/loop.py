@@ -23,7 +23,7 @@ from semiseg.methods.base import Method
 from semiseg.training import checkpoint
 from semiseg.training.config import SELECTABLE, Config
 from semiseg.training.distributed import average_norms, fabric_of, key_of
-from semiseg.training.logs import Board, Log
+from semiseg.training.logs import Board, Log, steps_per_row
 from semiseg.training.optimizer import make_optimizer, rate
 from semiseg.training.origin import commit
 from semiseg.training.signals import STOP, Stopped
@@ -105,7 +105,7 @@ class _Run:
         self.step, self.seconds, self.best_step = 0, 0.0, -1
         self.last: dict[str, Any] | None = None  # val metrics after the newest step, and of the best
         self.best_val: dict[str, Any] | None = None
-        self.every = max(1, min(10, self.config.steps // 20))  # steps per log row
+        self.every = steps_per_row(self.config.steps)
         self.window: list[dict[str, Tensor]] = []
         self.bad = torch.full((), self.config.steps, device=fabric.device)  # first step whose loss was not finite
 

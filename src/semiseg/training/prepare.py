@@ -24,7 +24,7 @@ from semiseg.methods.base import Method
 from semiseg.networks import build
 from semiseg.task import Task, make_task
 from semiseg.training.config import Config
-from semiseg.training.logs import Log
+from semiseg.training.logs import Log, steps_per_row
 from semiseg.training.ranges import amount
 
 
@@ -215,8 +215,7 @@ def resolve(config: Config, stores: Sequence[Store]) -> Config:
     batch = config.batch or 16
     drawn = config.unlabeled_batch or batch
     steps = config.steps or config.epochs * _per_epoch(config, stores, batch, drawn) or 2000
-    row = max(1, min(10, steps // 20))
-    every = config.checkpoint_every or max(row, steps // 10)
+    every = config.checkpoint_every or max(steps_per_row(steps), steps // 10)
     return replace(
         config, size=size, steps=steps, batch=batch, unlabeled_batch=drawn, lr=config.lr or default_rate(config),
         eval_every=config.eval_every or max(1, steps // 10), checkpoint_every=every,
