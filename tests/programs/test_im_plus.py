@@ -11,7 +11,7 @@ import tiny
 from semiseg.data.sampler import Feed
 from semiseg.errors import Refusal
 from semiseg.programs import PROGRAMS, _generations, program_class
-from semiseg.programs._lessons import noise
+from semiseg.programs._growing import noise
 from semiseg.programs.aim import AIMPlus, AIMPlusPlus
 from semiseg.programs.im import IM
 from semiseg.programs.im_plus import IMPlus, IMPlusPlus, copies_of

@@ -13,12 +13,14 @@ from semiseg.data.sampler import Drawing
 from semiseg.errors import Refusal
 from semiseg.inconsistency import InconsistencyMask
 from semiseg.networks.base import parameters_count
-from semiseg.programs._lessons import grown, noise, noised, pooled, rows_of, school
+from semiseg.programs._growing import grown, noise
+from semiseg.programs._lessons import pooled, rows_of, school
 from semiseg.programs._recipes import PAPER
 from semiseg.programs._tasks import ExtraClass, Weighted
 from semiseg.programs.consensus import Rule, Stored, consensus, load
 from semiseg.programs.im import IM
 from semiseg.programs.im_plus import IMPlus
+from semiseg.programs.noisy_student import NoisyStudent
 from semiseg.programs.train import configure
 from semiseg.task import make_task
 from semiseg.training.optimizer import make_optimizer
@@ -174,9 +176,11 @@ def test_noise_grows_and_stops_growing(prepared, tmp_path):
         assert values == sorted(values) and values[0] < values[4] == values[5]
     assert [round(p.contrast, 6) for p in policies[:5]] == [0.1, 0.2, 0.3, 0.4, 0.5]
     assert [round(p.brightness * 255) for p in policies[:5]] == [5, 10, 15, 20, 25]
-    made = noised(tiny.session(tmp_path, prepared("binary"), augment="none"), 2, Drawing())
+    data = prepared("binary")
+    stored, program = stored_of(data, planes_of(data, 1)), NoisyStudent()
+    made = program.drawing(tiny.session(tmp_path, data, augment="none"), 2, stored)
     assert made.geometry.flip and made.geometry.scale == (1.0, 1.0) and made.colors == noise(2)
-    assert noised(tiny.session(tmp_path, prepared("binary")), 2, Drawing()).geometry is None
+    assert program.drawing(tiny.session(tmp_path, data), 2, stored).geometry is None
 
 
 @pytest.mark.parametrize(("network", "channels", "classes", "count"), [

@@ -8,7 +8,7 @@ import semiseg
 import tiny
 from semiseg.errors import Refusal
 from semiseg.programs import _generations
-from semiseg.programs._lessons import noise
+from semiseg.programs._growing import noise
 from semiseg.programs.consensus import load
 from semiseg.programs.input_ensemble import InputEnsemble, View, ways
 from semiseg.programs.noisy_student import NoisyStudent

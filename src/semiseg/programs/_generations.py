@@ -49,6 +49,7 @@ class Generations(Program):
     attaches = True
     settled = ("members_by", "generations", "patience", "start", "draw", "view")
     recipes: ClassVar[Mapping[str, Recipe]] = PRESETS
+    least = 2
 
     def __init__(
         self,
@@ -73,8 +74,9 @@ class Generations(Program):
         own = (self.recipes if way == self.recipes[preset].members_by else FRESH)[preset]
         if not 0 <= share <= 1:
             raise self.wrong("share", f"is {share}", expected="0 to 1; 0 is the default")
-        if members < 2:
-            raise self.wrong("members", f"is {members}", expected="at least 2: one model cannot disagree with itself")
+        if members < self.least:
+            why = ": one model cannot disagree with itself" if self.least > 1 else ""
+            raise self.wrong("members", f"is {members}", expected=f"at least {self.least}{why}")
         if generations < 0 or students < 1:
             found = f"is {generations} with {students} students"
             raise self.wrong("generations", found, expected=f"at least 1 of both; 0 generations are {own.generations}")
@@ -128,8 +130,7 @@ class Generations(Program):
 
     def refiner(self, session: Session, planes: tuple[Tensor, Tensor] | None = None) -> Refiner:
         """How planes, None before there are any, enter a student's step: as its target, in `share` of the steps."""
-        supervised = not session.data.method().uses_unlabeled
-        return InconsistencyMask(label="consensus", share=self.share or (1.0 if supervised else 0.5))
+        return InconsistencyMask(label="consensus", share=self.share or (1.0 if session.data.supervised else 0.5))
 
     def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:
         """What the committee says about every unlabeled image, stored in `folder` of the run."""
@@ -150,7 +151,7 @@ class Generations(Program):
     def school(self, session: Session, drawing: Drawing) -> Session:
         """The session of students that draw so, and see it in their view."""
         config = session.data.config  # methods with an unlabeled step of their own have views of their own
-        if self.view != "train" and config.augment != "none" and not method_class(config.method).uses_unlabeled:
+        if self.view != "train" and config.augment != "none" and session.data.supervised:
             drawing = replace(drawing, colors=drawing.colors or VIEWS[self.view])
         return (pooled if self.draw == "pool" else school)(session, drawing)
 
@@ -202,7 +203,7 @@ class Generations(Program):
     def deviations(self, session: Session) -> list[str]:
         """Where preset=paper is not what the paper does, and a pool that cannot be."""
         data, said = session.data, []
-        if self.draw == "pool" and data.method().uses_unlabeled:
+        if self.draw == "pool" and not data.supervised:
             apart = f"{data.config.method} draws labeled and unlabeled images apart"
             said.append(f"draw=pool is for supervised students: {apart}.")
         if self.preset == "paper":

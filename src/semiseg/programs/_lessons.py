@@ -1,48 +1,25 @@
-"""What the students of one generation are trained with: how images are drawn, how wide the network is, how it is noised."""
+"""What the students of one generation are trained with: how images are drawn, what each class of a consensus counts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from semiseg.data.sampler import Drawing, Feed
-from semiseg.data.views import Geometry, Photometry
+from semiseg.data.sampler import Drawing
 from semiseg.methods import arguments
 from semiseg.programs.session import Session
-from semiseg.training.config import Config
-from semiseg.training.prepare import Prepared
 
-if TYPE_CHECKING:
-    from semiseg.programs._generations import Generations
-
-STRENGTHS = 5
-"""Generations over which the noise grows, as in the paper."""
-BLUR = (0.0, 1 / 2, 1 / 2, 2 / 3, 3 / 4)
-"""Probability of a blur: the paper draws one of max_blur + 1 kernels, the first of which is none."""
 HEAVIEST = 10.0
 """The most that `balance` makes a pixel count."""
 
 
-@dataclass
-class Lessons(Prepared):
-    """Prepared data whose students draw unlabeled images as `drawing` says; who is not taught draws as ever."""
-
-    drawing: Drawing = field(default_factory=Drawing)
-
-    def feed(self, *args: Any, **options: Any) -> Feed:
-        """Batches for one member; arguments as `Prepared.feed`."""
-        feed = super().feed(*args, **options)
-        return feed if feed.planes is None else replace(feed, drawing=self.drawing)
-
-
 def school(session: Session, drawing: Drawing, **changes: Any) -> Session:
     """The same run with the data of a generation's students; `changes`: other fields of Prepared (config, task)."""
-    kept = {f.name: getattr(session.data, f.name) for f in fields(Prepared)}
-    return replace(session, data=Lessons(**{**kept, **changes}, drawing=drawing))
+    return replace(session, data=replace(session.data, drawing=drawing, **changes))
 
 
 def pooled(session: Session, drawing: Drawing) -> Session:
@@ -66,43 +43,6 @@ def pooled(session: Session, drawing: Drawing) -> Session:
     shares = replace(config, batch=labeled, unlabeled_batch=batch - labeled,
                      method_args={**config.method_args, "weight": weight})  # fmt: skip
     return school(session, replace(drawing, stream=config.batch), config=shares)
-
-
-def grown(session: Session, generation: int, grow: float) -> Session:
-    """The session with a wider unet1x1: `grow` more every generation, the first students as wide as configured."""
-    name, _, width = session.data.config.network.partition(":")
-    if not grow or name != "unet1x1":
-        if grow and generation == 1:
-            session.warnings.append(
-                f"{session.data.config.network} has no width to grow: all students are of one size."
-            )
-        return session
-    wider = float(width or 0.5) + grow * (generation - 1)
-    return replace(session, data=session.data.with_network(f"unet1x1:{wider:g}"))
-
-
-def same_size(program: Generations, grow: float, config: Config) -> None:
-    """Refuse students that shall go on from the weights of a smaller network."""
-    widens = grow and program.generations > 1 and config.network.partition(":")[0] == "unet1x1"
-    if program.start == "warm" and widens:
-        found = f"is warm, and the networks that students would go on from are smaller (grow={grow:g})"
-        raise program.wrong("start", found, "add grow=0")
-
-
-def noised(session: Session, generation: int, drawing: Drawing) -> Drawing:
-    """The paper's augmentation of a generation's consensus images: see `noise`; flips and turns where masks allow them."""
-    flips = Geometry(flip=True, turn=session.data.turn) if session.data.config.augment == "none" else None
-    return replace(drawing, geometry=flips, colors=noise(generation))
-
-
-def noise(generation: int) -> Photometry:
-    """Table of section 4.1, ISIC: contrast ±.1 to ±.5, brightness ±5 to ±25, noise ±5 to ±25 grey levels, blur.
-
-    [0] draws uniform noise of one strength; ours is Gaussian with the same mean standard deviation.
-    """
-    g = min(generation, STRENGTHS)
-    return Photometry(jitter=0.5, contrast=0.1 * g, brightness=5 * g / 255, blur=BLUR[g - 1],
-                      noise=2 * 5 * g / (255 * 3**0.5))  # fmt: skip
 
 
 def balance(kept: Mapping[str, float | None], labeled: Mapping[str, float | None], multilabel: bool) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from semiseg.programs._generations import FIRST, Generations
-from semiseg.programs.consensus import Rule, Said, Stored, consensus_by, opinions
+from semiseg.programs.consensus import Rule, Stored, consensus
 from semiseg.programs.session import Member, Session
-from semiseg.training.evaluate import images
 
 
 class OneTeacher(Generations):
     """Its labels are trusted at every pixel. members: of a generation; the best on val teaches, else the first."""
+
+    least = 1
 
     def __init__(
         self,
@@ -24,26 +25,19 @@ class OneTeacher(Generations):
         start: str = "",
         view: str = "",
     ) -> None:
-        if members < 1:
-            raise self.wrong("members", f"is {members}", expected="at least 1")
-        super().__init__(members=max(2, members), generations=generations, students=students, patience=patience,
+        super().__init__(members=members, generations=generations, students=students, patience=patience,
                          preset=preset, share=share, draw=draw, start=start, view=view)  # fmt: skip
-        self.members, self.members_by = members, "seed"  # unlike a committee, one teacher is enough
+        self.members_by = "seed"  # models that compete, not snapshots of one
 
     def opinion(self, session: Session, committee: list[Member], folder: str) -> Stored:
-        """One teacher's, unless a committee was given in its place."""
+        """The teacher's labels of all unlabeled images, unless a committee was given in its place."""
         if folder == FIRST and session.data.config.committee:
             return super().opinion(session, committee, folder)
         return self.ask(session, session.best(committee), folder)
 
     def ask(self, session: Session, teacher: Member, folder: str) -> Stored:
-        """The teacher's labels of all clean unlabeled images; it agrees with itself."""
-        data, network = session.data, session.load(teacher)
-
-        def ask(chosen: list[int]) -> Said:
-            return Said(*opinions([network], data.task, images(data.unlabeled, chosen, data.units)))
-
-        return consensus_by(session, ask, folder, Rule())
+        """What the teacher says."""
+        return consensus(session, [session.load(teacher)], folder, Rule())
 
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
         if len(committee) > 1:

@@ -146,11 +146,11 @@ class IM(Generations):
         """What students learn at inconsistent pixels: ignore, background or extra."""
         if self.label != "paper":
             return self.label
-        return "background" if session.data.task.multilabel or session.data.method().uses_unlabeled else "extra"
+        return "background" if session.data.task.multilabel or not session.data.supervised else "extra"
 
     def refiner(self, session: Session, planes: tuple[Tensor, Tensor] | None = None) -> Refiner:
         """The route."""
-        supervised = not session.data.method().uses_unlabeled
+        supervised = session.data.supervised
         label = self.taught(session)
         if label == "extra" and (session.data.task.multilabel or not supervised):
             found = "is extra, a class beside others, which only supervised students of one class per pixel can learn"

@@ -7,8 +7,7 @@ nothing is stored; a disputed pixel loses its weight in the method's own unlabel
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,6 @@ from semiseg.programs.base import Outcome, Single
 from semiseg.programs.session import Session
 from semiseg.task import Task
 from semiseg.training.config import Config
-from semiseg.training.prepare import Prepared
 
 MOST = 6
 
@@ -51,26 +49,15 @@ class IMMoving(Single):
 
     def run(self, session: Session) -> Outcome:
         """One model of the method, watched, and the labels-only baseline beside it."""
-        kept = {f.name: getattr(session.data, f.name) for f in fields(Prepared)}
-        session.data = Watched(**kept, members=self.members)
+        session.data = replace(session.data, attach=self.watch)
         return super().run(session)
 
-
-@dataclass
-class Watched(Prepared):
-    """Prepared data whose methods have a moving committee."""
-
-    attached = True
-    members: int = 2
-
-    def method(self, name: str | None = None, start: Path | None = None) -> Method:
-        """As `Prepared.method`; the committee's answers count as images sent forward."""
-        made = super().method(name, start)
-        if made.uses_unlabeled:
-            own, others = made.images_per_step, self.members - 1
-            made.refine = MovingCommittee(made.student, self.task, self.members)
-            made.images_per_step = lambda labeled, unlabeled: own(labeled, unlabeled) + others * unlabeled  # type: ignore[method-assign]
-        return made
+    def watch(self, method: Method) -> None:
+        """Give a method with a belief its moving committee, whose answers count as images sent forward."""
+        if method.uses_unlabeled:
+            own, others = method.images_per_step, self.members - 1
+            method.refine = MovingCommittee(method.student, method.task, self.members)
+            method.images_per_step = lambda labeled, unlabeled: own(labeled, unlabeled) + others * unlabeled  # type: ignore[method-assign]
 
 
 class MovingCommittee(nn.Module):

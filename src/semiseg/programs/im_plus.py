@@ -15,21 +15,19 @@ import torch
 from torch import Tensor
 
 from semiseg.data.sampler import Drawing
+from semiseg.programs._growing import Growing
 from semiseg.programs._judge import judge_of, require_val
-from semiseg.programs._lessons import grown, noised, same_size
-from semiseg.programs._recipes import FRESH
 from semiseg.programs.base import Outcome
 from semiseg.programs.consensus import Stored
 from semiseg.programs.evalnet import read_quality, write_quality
 from semiseg.programs.im import IM
 from semiseg.programs.session import Session
-from semiseg.training.config import Config
 from semiseg.training.evaluate import batches, images
 
 COPIES = 5
 
 
-class IMPlus(IM):
+class IMPlus(Growing, IM):
     """IM+: inconsistency masks whose students grow and are noised more from generation to generation.
 
     As im, with all its arguments.
@@ -37,28 +35,9 @@ class IMPlus(IM):
     """
 
     name = "im_plus"
-    recipes = FRESH
-    clean = False  # every image once more as it is
 
-    def __init__(self, *, members: int = 2, generations: int = 5, grow: float = 0.25, **inherited: Any) -> None:
-        super().__init__(members=members, generations=generations, **inherited)
-        if not 0 <= grow <= 8:
-            raise self.wrong("grow", f"is {grow}", expected="0 to 8")
-        self.grow = 0.0 if self.networks else grow
-
-    def fits(self, config: Config) -> None:
-        """And students that go on from weights must not be wider."""
-        super().fits(config)
-        same_size(self, self.grow, config)
-
-    def lessons(self, session: Session, generation: int, stored: Stored) -> tuple[Session, tuple[Tensor, Tensor]]:
-        """As im's, for a wider network."""
-        return super().lessons(grown(session, generation, self.grow), generation, stored)
-
-    def drawing(self, session: Session, generation: int, stored: Stored) -> Drawing:
-        """Noised copies of what passes the gate."""
-        passed = super().drawing(session, generation, stored)
-        return noised(session, generation, replace(passed, clean=self.clean))
+    def __init__(self, *, members: int = 2, **inherited: Any) -> None:
+        super().__init__(members=members, **inherited)
 
 
 class IMPlusPlus(IMPlus):

@@ -114,7 +114,7 @@ class Session:
         feed = data.feed((config.seed, index), unlabeled=learns or planes is not None, planes=planes,
                          rows=share.labeled)  # fmt: skip
         key = (config.seed, generation, index)
-        attached = planes is not None or (self.data.attached and learns)
+        attached = planes is not None or (self.data.attach is not None and learns)
         apart = (*key, *share.key, *moments)  # one with snapshots is not one without, though it ends as it does
         shape = "" if attached else config.shape(apart, method or config.method, data.checked.hash)
         store = self.scored_on(index)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from semiseg.data.check import Checked, check
 from semiseg.data.classes import ClassMap
 from semiseg.data.codes import render
 from semiseg.data.index import Item
-from semiseg.data.sampler import Feed
+from semiseg.data.sampler import Drawing, Feed
 from semiseg.errors import USAGE, Problem, Refusal
 from semiseg.methods import method_class, own
 from semiseg.methods.base import Method
@@ -32,10 +32,10 @@ from semiseg.training.ranges import amount
 class Prepared:
     """A checked data set on disk as stores, and the task; what every member of a run shares.
 
-    attached: its methods come with a refiner, so a model of theirs is not what the plain method gives.
+    drawing: how unlabeled images are drawn for who is taught by planes. attach: is given every fresh method, to refine
+    what it believes; a model of such a method is not what the plain method gives.
     """
 
-    attached: ClassVar[bool] = False
     config: Config
     checked: Checked
     classes: ClassMap
@@ -46,6 +46,8 @@ class Prepared:
     unlabeled: Store
     val: Store
     truth: Store | None = None  # unlabeled images that have masks after all; opened by --set diagnose=yes alone
+    drawing: Drawing = field(default_factory=Drawing)
+    attach: Callable[[Method], None] | None = None
 
     def spec(self) -> dict[str, Any]:
         """What run.json says about the data, and what a model needs to predict."""
@@ -90,7 +92,15 @@ class Prepared:
 
         mine = name is None or name == self.config.method
         cls = method_class(name or self.config.method)
-        return own.made(cls(make, self.task, **self.config.method_args if mine else {}))
+        method = own.made(cls(make, self.task, **self.config.method_args if mine else {}))
+        if self.attach is not None:
+            self.attach(method)
+        return method
+
+    @property
+    def supervised(self) -> bool:
+        """Does the method learn nothing from unlabeled images by itself?"""
+        return not method_class(self.config.method).uses_unlabeled
 
     def with_network(self, name: str) -> Prepared:
         """The same data for another network; a learning rate that was chosen for the configured one is chosen anew."""
@@ -113,7 +123,8 @@ class Prepared:
         c = self.config
         labeled = self.labeled if rows is None else self.labeled.take(rows)
         return Feed(self.units, c.size, c.batch, key, labeled, self.unlabeled if unlabeled else None,
-                    c.unlabeled_batch, c.augment, self.turn, planes)  # fmt: skip
+                    c.unlabeled_batch, c.augment, self.turn, planes,
+                    Drawing() if planes is None else self.drawing)  # fmt: skip
 
 
 def look(config: Config, log: Log, folds: int = 0, learner: str = "", into: Path | None = None) -> Checked:
@@ -167,9 +178,9 @@ def prepare(config: Config, checked: Checked, folder: Path, log: Log) -> Prepare
         log.say(f"Note: your masks show {said} (--set turn=yes|no overrides).")
     task = make_task(classes.kind, classes.names, config.loss, config.ohem_kept)
     units = replace(units, device=device_of(config))
-    made = Prepared(resolve(config, stores), checked, classes, task, units, turn, *_on_device(stores, config))
-    made.truth = None if truth is None else truth.to(made.val.pixels.device)
-    return made
+    labeled, unlabeled, val = _on_device(stores, config)
+    truth = None if truth is None else truth.to(val.pixels.device)
+    return Prepared(resolve(config, stores), checked, classes, task, units, turn, labeled, unlabeled, val, truth)
 
 
 def _store(folder: Path, items: Sequence[Item], classes: ClassMap | None, config: Config, log: Log) -> Store:
