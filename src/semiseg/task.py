@@ -204,31 +204,20 @@ class Metrics:
     """
 
     def __init__(self, task: Task) -> None:
-        from torchmetrics.classification import MulticlassConfusionMatrix
-
+        k = task.channels
         self.task = task
         self.per_image: list[float] = []
-        classes = 2 if task.multilabel else task.channels
-        self.matrix: Any = MulticlassConfusionMatrix(classes, ignore_index=IGNORE)
-        self.total = torch.zeros((task.channels, 2, 2) if task.multilabel else (classes, classes), dtype=torch.int64)
+        self.total = torch.zeros((k, 2, 2) if task.multilabel else (k, k), dtype=torch.int64)
 
     def update(self, label: Tensor, mask: Tensor) -> dict[str, float | None]:
         """Add one image: predicted label and mask, (H,W) or (K,H,W), on any device. Returns the IoUs of `iou_per_image`."""
-        if self.task.multilabel:
-            matrix = torch.stack([self._count(p, m) for p, m in zip(label, mask, strict=True)])
-        else:
-            matrix = self._count(label, mask)
+        matrix = confusion(label, mask, self.task)
         self.total += matrix
         iou, _ = _scores(matrix, self.task.multilabel, predicted=self.task.multilabel)
         seen = [v for v in iou if v is not None]
         if seen:
             self.per_image.append(sum(seen) / len(seen))
         return dict(zip(self.task.names, iou, strict=True))
-
-    def _count(self, label: Tensor, mask: Tensor) -> Tensor:
-        self.matrix.to(label.device).reset()
-        self.matrix.update(label.long().flatten(), mask.long().flatten())
-        return self.matrix.confmat.cpu().long()
 
     def compute(self) -> dict[str, Any]:
         """{"miou", "dice", "iou_per_image", "per_class": {name: {"iou", "dice"}}}; None where the truth has nothing."""
@@ -240,6 +229,18 @@ class Metrics:
             "iou_per_image": _mean(self.per_image),
             "per_class": per_class,
         }
+
+
+def confusion(label: Tensor, mask: Tensor, task: Task) -> Tensor:
+    """Confusion matrix (K,K) int64 on the CPU, rows = truth, or (L,2,2) per label, of one image; 255 is left out.
+
+    label, mask: (H,W) ids, or (L,H,W) 0/1, on one device.
+    """
+    from torchmetrics.functional.classification import multiclass_confusion_matrix, multilabel_confusion_matrix
+
+    count = multilabel_confusion_matrix if task.multilabel else multiclass_confusion_matrix
+    rules: dict[str, Any] = {"ignore_index": IGNORE, "validate_args": False}  # looking for other values takes longer
+    return count(label[None].long(), mask[None].long(), task.channels, **rules).cpu()
 
 
 def _scores(matrix: Tensor, multilabel: bool, predicted: bool = False) -> tuple[list[float | None], list[float | None]]:

@@ -8,6 +8,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 import tiny
 from semiseg.compare import scores
 from semiseg.compare.statistics import counts, dice, miou
+from semiseg.task import confusion
 
 
 def slow_boundary(plane, d):
@@ -60,7 +61,7 @@ def test_confusion_is_that_of_evaluate(kind):
     found = []
     for label, mask in zip(labels, masks, strict=True):
         metrics.update(label, mask)
-        found.append(scores.confusion(label, mask, task))
+        found.append(confusion(label, mask, task))
     made = counts(np.stack(found), task.multilabel)
     said = metrics.compute()
     assert float(miou(made.sum(0))) == pytest.approx(said["miou"])
@@ -83,7 +84,7 @@ def test_iou_per_image_by_loops(kind):
                 ious.append(int((p & t).sum()) / int((p | t).sum()))
         if ious:
             each.append(sum(ious) / len(ious))
-    found = np.stack([scores.confusion(label, mask, task) for label, mask in zip(labels, masks, strict=True)])
+    found = np.stack([confusion(label, mask, task) for label, mask in zip(labels, masks, strict=True)])
     got = scores.iou_per_image(counts(found, task.multilabel), task.multilabel)
     assert got == pytest.approx(sum(each) / len(each))
 

@@ -26,6 +26,7 @@ from semiseg.data.index import Item, order
 from semiseg.errors import DATA, Problem, Refusal
 from semiseg.inconsistency import inconsistency_mask
 from semiseg.model import Model
+from semiseg.task import confusion
 from semiseg.training.logs import Log
 
 Array = np.ndarray[Any, Any]
@@ -173,7 +174,7 @@ def _measure(model: Model, prob: torch.Tensor, mask: Array) -> tuple[dict[str, A
     flat = label.to(torch.uint8).cpu().numpy()
     stacked = mask[None] if model.classes.kind == "binary" else mask
     row = {
-        "confusion": scores.confusion(label, truth, task),
+        "confusion": confusion(label, truth, task).to(torch.int32).numpy(),
         "boundary": scores.boundary_counts(flat, stacked, task),
         "bins": scores.calibration_bins(prob, truth, task),
     }

@@ -18,19 +18,6 @@ COVERAGE = tuple(round(0.1 * k, 1) for k in range(1, 11))
 """Shares of the images that are kept, least inconsistent first."""
 
 
-def confusion(label: Tensor, mask: Tensor, task: Task) -> Array:
-    """Integer confusion matrix (K,K), rows = truth, or (L,2,2) per label, of one image; ignored pixels are left out.
-
-    label, mask: (H,W) ids, or (L,H,W) 0/1, on one device.
-    """
-    from torchmetrics.functional.classification import multiclass_confusion_matrix as matrix
-
-    if task.multilabel:
-        made = [matrix(p.long(), m.long(), 2, ignore_index=IGNORE) for p, m in zip(label, mask, strict=True)]
-        return torch.stack(made).cpu().numpy().astype(np.int32)
-    return matrix(label.long(), mask.long(), task.channels, ignore_index=IGNORE).cpu().numpy().astype(np.int32)
-
-
 def boundary_width(height: int, width: int) -> int:
     """d of Boundary IoU: 2 % of the image's diagonal, at least 1 px."""
     return max(1, round(0.02 * (height**2 + width**2) ** 0.5))

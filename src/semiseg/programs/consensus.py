@@ -130,18 +130,13 @@ def _write(session: Session, ask: Ask, path: Path, rule: Rule, who: Sequence[str
             elif rule.vote != "consensus":
                 label = votes.amin(0) if said.mean is None else task.label(said.mean).to(torch.uint8)
                 agree = torch.ones_like(agree)
+            labels(_rows(label if task.multilabel else label.unsqueeze(1)))
+            agrees(_rows(agree.to(torch.uint8)))
             shares = made.inconsistent.flatten(1).float().mean(1)
             apart = shares if rule.plain else agreed(votes, task, Rule()).inconsistent.flatten(1).float().mean(1)
-            for row, i in enumerate(chosen):
-                labels(_rows(label[row] if task.multilabel else label[row][None]))
-                agrees(_rows(agree[row].to(torch.uint8)))
-                rows.append(
-                    {
-                        "image": data.unlabeled.names[i],
-                        "inconsistent_share": float(shares[row]) if members > 1 else None,
-                        "disagreement": float(apart[row]) if members > 1 else None,
-                    }
-                )
+            for i, *pair in zip(chosen, shares.tolist(), apart.tolist(), strict=True):
+                share, other = pair if members > 1 else (None, None)
+                rows.append({"image": data.unlabeled.names[i], "inconsistent_share": share, "disagreement": other})
             bar(len(rows))
     shown = list(zip(task.names, *counts.tolist(), strict=True))
     per_class = {n: d / c if c else None for n, c, d in shown} if members > 1 else {}
@@ -196,8 +191,8 @@ def opinions(
     return torch.stack(votes), None if total is None else total / len(networks)
 
 
-def _rows(plane: Tensor) -> bytes:
-    return plane.permute(1, 2, 0).contiguous().cpu().numpy().tobytes()
+def _rows(planes: Tensor) -> bytes:
+    return planes.permute(0, 2, 3, 1).contiguous().cpu().numpy().tobytes()
 
 
 def load(path: Path) -> Stored:

@@ -227,7 +227,7 @@ def collapse(kept: dict[str, float | None], labeled: dict[str, float | None]) ->
 
 def mute(session: Session, stored: Stored, generation: int) -> bool:
     """Does a consensus teach nothing at all? A given committee's is refused (exit 3); models of one's own can be shipped."""
-    if (stored.planes[1] == 1).any():
+    if stored.planes[1].any():
         return False
     found = "agrees on no pixel of any unlabeled image, so there is nothing to learn from it"
     if generation == 1 and (given := session.data.config.committee):
@@ -240,7 +240,7 @@ def mute(session: Session, stored: Stored, generation: int) -> bool:
 def incomplete(session: Session, stored: Stored) -> None:
     """What a consensus cannot teach."""
     everywhere = sum(r["inconsistent_share"] == 1 for r in stored.rows)
-    if everywhere and (stored.planes[1] == 0).any():  # else something is taught in their place
+    if everywhere and not stored.planes[1].all():  # else something is taught in their place
         said = f"Images that are inconsistent everywhere teach nothing: {everywhere} of {len(stored.rows)}."
         session.warnings.append(said)
     if stored.absent:
@@ -259,5 +259,5 @@ def diagnose(session: Session, committee: Sequence[Member], generation: int, sto
     write_classes(session, generation, stored.per_class, kept, known)
     if generation == 1 and data.config.committee:
         row["quality"] = given_quality(session, stored, generation)
-    elif (stored.planes[1] == 0).any():  # else nobody is taught by what the members disagree about
+    elif not stored.planes[1].all():  # else nobody is taught by what the members disagree about
         row["quality"] = quality(session, [session.load(m) for m in committee], rule, generation)
