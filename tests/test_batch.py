@@ -1,11 +1,15 @@
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semiseg.batch import IGNORE, Clock, Target, generator_of, seed_of
+from semiseg.batch import IGNORE, Clock, Target, generator_of, seed_of, send
+
+SOURCE = Path(__file__).parents[1] / "src" / "semiseg"
 
 
 def belief(**changes):
@@ -78,3 +82,20 @@ def test_a_belief_as_a_mask_is_ignored_outside_the_image(multilabel):
     seen = valid.expand(2, 3, 2, 2) if multilabel else valid[:, 0]
     assert torch.equal(mask.mask == IGNORE, ~seen) and torch.equal(mask.mask == 1, seen)
     assert torch.equal(mask.weight, valid.float())
+
+
+def test_a_step_sends_and_never_waits():
+    """`.to(device)` from pageable memory waits until a GPU has done all that is queued; see `batch.send`."""
+    inside = [
+        *(SOURCE / "methods").glob("*.py"),
+        *(SOURCE / "data" / f"{n}.py" for n in ("views", "sampler", "mixing")),
+    ]
+    waits = re.compile(
+        r"\.to\([^)]*device|\.to\((image|mask|colour|x)\)|torch\.tensor\([^)]*device=|\.item\(\)|\.tolist\(\)"
+    )
+    found = [
+        f"{p.name}:{n}" for p in inside for n, line in enumerate(p.read_text().splitlines(), 1) if waits.search(line)
+    ]
+    assert not found
+    x = torch.arange(3)
+    assert send(x, "cpu") is x

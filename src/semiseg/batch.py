@@ -29,6 +29,13 @@ def generator_of(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*key))
 
 
+def send(x: Tensor, device: torch.device | str) -> Tensor:
+    """`x` on a device, for use inside a step: out of pinned memory a copy is queued, where `.to` waits for all kernels."""
+    if torch.device(device).type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
 @dataclass(frozen=True)
 class Labeled:
     """Images with masks. mask: (B,H,W) long, or (B,K,H,W) uint8 when labels overlap; 255 = ignore."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semiseg import storage
+from semiseg.batch import send
 from semiseg.data.classes import ClassMap
 from semiseg.data.decode import read_image
 from semiseg.data.folder import read_label
@@ -223,10 +224,16 @@ class Units:
 
     def apply(self, x: Tensor) -> Tensor:
         """(…,C,H,W) float to unit range, on the device."""
-        x = x.to(self.device) if self.device else x
-        low = torch.tensor(self.low, device=x.device).view(-1, 1, 1)
-        span = torch.tensor(self.high, device=x.device).view(-1, 1, 1) - low
+        x = send(x, self.device) if self.device else x
+        low, span = _bounds(self.low, self.high, x.device)
         return (x - low) / span
+
+
+@lru_cache(maxsize=16)
+def _bounds(low: tuple[float, ...], high: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """`low` and `high - low` beside the images, sent there once."""
+    one, other = (torch.tensor(v).view(-1, 1, 1) for v in (low, high))
+    return one.to(device), (other - one).to(device)
 
 
 def measure(store: Store) -> Units:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from semiseg.batch import Target
+from semiseg.batch import Target, send
 
 
 def cut_boxes(
@@ -55,14 +55,14 @@ def paste(box: Tensor, into: Tensor, source: Tensor) -> Tensor:
 
 def cutmix(image: Tensor, target: Target, box: Tensor, partner: Tensor | None = None) -> tuple[Tensor, Target]:
     """Paste each sample's partner into its box: image, probabilities, label, weight and validity together."""
-    order = (partners(len(image)) if partner is None else partner).to(image.device)
+    order = send(partners(len(image)) if partner is None else partner, image.device)
     theirs = target.replace(**{name: part[order] for name, part in vars(target).items()})
     return paste_both(box, image, target, image[order], theirs)
 
 
 def paste_both(box: Tensor, image: Tensor, target: Target, source: Tensor, belief: Target) -> tuple[Tensor, Target]:
     """`source` and what is believed about it inside the box (B,1,H,W), `image` and `target` elsewhere."""
-    box = box.to(image.device)
+    box = send(box, image.device)
     ours, theirs = target.weight, belief.weight  # one may be per pixel where the other is per label
     channels = max(ours.shape[1], theirs.shape[1])
     weights = [w.expand(-1, channels, -1, -1) for w in (ours, theirs)]
@@ -91,6 +91,6 @@ def class_regions(label: Tensor, classes: int, generator: torch.Generator, *, ba
     present = on.flatten(2).any(2)
     count = present.sum(1, keepdim=True)
     take = count // 2 if background else (count + 1) // 2
-    draw = torch.rand(present.shape, generator=generator).to(label.device).masked_fill(~present, 2.0)
+    draw = send(torch.rand(present.shape, generator=generator), label.device).masked_fill(~present, 2.0)
     chosen = (draw.argsort(1).argsort(1) < take) & present
     return (on & chosen[:, :, None, None]).any(1, keepdim=True)

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from semiseg.batch import Labeled, Planes, Unlabeled, generator_of
+from semiseg.batch import Labeled, Planes, Unlabeled, generator_of, send
 from semiseg.data import views
 from semiseg.data.cache import Store, Units
 from semiseg.errors import usage
@@ -99,7 +99,7 @@ class Feed:
         image = views.take_pixels(store, crop, self.units)
         if colors := AUGMENT[self.augment]:
             image = views.photometric(image, colors, generator)
-        mask = mask.to(image.device)
+        mask = send(mask, image.device)
         return Labeled(image, mask if store.stacked else mask[:, 0].long())
 
     def unlabeled(self, step: int, names: tuple[str, ...]) -> Unlabeled | None:
@@ -113,11 +113,12 @@ class Feed:
         crop = views.draw_crop(store, chosen, self.size, geometry, generator)
         if self.drawing.clean:
             plain = views.draw_crop(store, chosen, self.size, views.PLAIN, generator_of(*key, "clean", step))
-            on = clean.view(-1, 1, 1).to(crop.x.device)
+            on = send(clean.view(-1, 1, 1), crop.x.device)
             crop = views.Crop(crop.index, torch.where(on, plain.x, crop.x), torch.where(on, plain.y, crop.y))
         weak = views.take_pixels(store, crop, self.units)
         strong = tuple(self._view(weak, name, generator_of(*key, i, name, step), clean) for i, name in enumerate(names))
-        return Unlabeled(weak, strong, views.valid(store, crop).to(weak.device), self._planes(store, crop, weak.device))
+        inside = send(views.valid(store, crop), weak.device)
+        return Unlabeled(weak, strong, inside, self._planes(store, crop, weak.device))
 
     @property
     def drawn(self) -> int:
@@ -158,12 +159,12 @@ class Feed:
             return weak
         view = views.photometric(weak, colors, generator)
         if name == "train" and self.drawing.clean:
-            view = torch.where(clean.view(-1, 1, 1, 1).to(weak.device), weak, view)
+            view = torch.where(send(clean.view(-1, 1, 1, 1), weak.device), weak, view)
         return view
 
     def _planes(self, store: Store, crop: views.Crop, device: torch.device) -> Planes | None:
         if self.planes is None:
             return None
-        label, agree = (views.take_labels(plane, store, crop).to(device) for plane in self.planes)
+        label, agree = (send(views.take_labels(plane, store, crop), device) for plane in self.planes)
         agree = agree == 1
         return Planes(label if self.labeled_store.stacked else label[:, 0].long(), agree)

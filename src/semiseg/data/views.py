@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semiseg.batch import IGNORE
+from semiseg.batch import IGNORE, send
 from semiseg.data.cache import Store, Units, as_float
 
 
@@ -88,7 +88,7 @@ def draw_crop(store: Store, index: Tensor, size: int, geometry: Geometry, genera
     x = cos.view(-1, 1, 1) * u - sin.view(-1, 1, 1) * v + cx.view(-1, 1, 1) - 0.5
     y = sin.view(-1, 1, 1) * u + cos.view(-1, 1, 1) * v + cy.view(-1, 1, 1) - 0.5
     device = store.pixels.device
-    return Crop(index.to(device), x.to(device), y.to(device))
+    return Crop(send(index, device), send(x, device), send(y, device))
 
 
 def _centre(side: Tensor, reach: Tensor, place: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def photometric(image: Tensor, policy: Photometry, generator: torch.Generator) -
     def draw(spread: float, p: float, channels: int = 1) -> Tensor:
         value = uniform((b, channels, 1, 1), -spread, spread, generator)
         on = torch.rand(b, 1, 1, 1, generator=generator) < p
-        return (value * on).to(image.device)
+        return send(value * on, image.device)
 
     gain = (1 + draw(policy.contrast, policy.jitter)) * (1 + draw(policy.gain, policy.jitter, c))
     shift = draw(policy.brightness, policy.jitter)
@@ -149,13 +149,13 @@ def photometric(image: Tensor, policy: Photometry, generator: torch.Generator) -
     out = torch.addcmul(centre * (1 - gain) + shift, image, gain)
     if c > 1:
         colour = 1 + draw(policy.saturation, policy.jitter)
-        colour = colour * (torch.rand(b, 1, 1, 1, generator=generator) >= policy.gray).to(colour)
+        colour = colour * send(torch.rand(b, 1, 1, 1, generator=generator) >= policy.gray, image.device)
         out = torch.lerp(out.mean(1, keepdim=True), out, colour)
     if policy.blur:
         out = _blur(out, policy.blur, generator)
     if policy.noise:
         level = uniform((b, 1, 1, 1), 0, policy.noise, generator)
-        out = out + (torch.randn(image.shape, generator=generator) * level).to(image.device)
+        out = out + send(torch.randn(image.shape, generator=generator) * level, image.device)
     return out
 
 
@@ -167,10 +167,11 @@ def _blur(image: Tensor, p: float, generator: torch.Generator) -> Tensor:
     if not len(chosen):
         return image
     taps = torch.exp(-0.5 * (torch.arange(-4, 5) / sigma) ** 2)
-    taps = (taps / taps.sum(1, keepdim=True)).repeat_interleave(c, 0).to(image)
-    picked = image[chosen.to(image.device)].flatten(0, 1).unsqueeze(0)
+    taps = send((taps / taps.sum(1, keepdim=True)).repeat_interleave(c, 0), image.device)
+    rows = send(chosen, image.device)
+    picked = image[rows].flatten(0, 1).unsqueeze(0)
     groups = picked.shape[1]
     padded = F.pad(picked, (4, 4, 4, 4), mode="replicate")
-    rows = F.conv2d(padded, taps.view(-1, 1, 1, 9), groups=groups)
-    out = F.conv2d(rows, taps.view(-1, 1, 9, 1), groups=groups)
-    return image.index_copy(0, chosen.to(image.device), out.view(len(chosen), c, *image.shape[2:]))
+    across = F.conv2d(padded, taps.view(-1, 1, 1, 9), groups=groups)
+    out = F.conv2d(across, taps.view(-1, 1, 9, 1), groups=groups)
+    return image.index_copy(0, rows, out.view(len(chosen), c, *image.shape[2:]))

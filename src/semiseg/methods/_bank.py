@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from semiseg.batch import send
+
 
 def draw(mask: Tensor, number: int, generator: torch.Generator) -> Tensor:
     """Of each row of a mask (Q,P) bool, `number` of its True columns, drawn with replacement: (Q,number) long.
@@ -17,7 +19,7 @@ def draw(mask: Tensor, number: int, generator: torch.Generator) -> Tensor:
     """
     total = mask.cumsum(1, dtype=torch.int32)
     last = total[:, -1:]
-    share = torch.rand(len(mask), number, generator=generator).to(mask.device)
+    share = send(torch.rand(len(mask), number, generator=generator), mask.device)
     rank = torch.minimum((share * last).to(torch.int32), last - 1)
     return torch.searchsorted(total, rank + 1)
 
@@ -60,7 +62,7 @@ class Bank(nn.Module):
     def negatives(self, query: Tensor, number: int, generator: torch.Generator) -> Tensor:
         """Cosines (Q,M,number) of unit vectors (Q,M,D) with keys of their class drawn with replacement; 0 without keys."""
         last = self.filled.view(-1, 1, 1) - 1
-        share = torch.rand(*query.shape[:2], number, generator=generator).to(query.device)
+        share = send(torch.rand(*query.shape[:2], number, generator=generator), query.device)
         chosen = torch.minimum((share * (last + 1)).long(), last).clamp(min=0)
         return (query @ self.keys.mT).gather(2, chosen)
 

@@ -7,6 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from semiseg.batch import send
+
 
 def patch_side(size: tuple[int, int]) -> int:
     """Side of a patch for a crop (H,W): a sixteenth of its longer side up to 256, 32 above, 64 from 800 on; at least 1.
@@ -34,4 +36,4 @@ def patches(
 
 def hide(image: Tensor, where: Tensor, network: nn.Module) -> Tensor:
     """(B,C,H,W) with the pixels at `where` (B,1,H,W) bool in the mean colour, which `network` normalises to 0."""
-    return torch.where(where.to(image.device), cast(Tensor, network.mean).to(image.dtype), image)
+    return torch.where(send(where, image.device), cast(Tensor, network.mean).to(image.dtype), image)

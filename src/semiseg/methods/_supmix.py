@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from semiseg.batch import Labeled, Target
+from semiseg.batch import Labeled, Target, send
 from semiseg.data.mixing import class_regions, paste_both
 from semiseg.errors import nearest, usage
 from semiseg.task import Task
@@ -42,7 +42,7 @@ def sources(
     if classes and task.multilabel:
         region = (mask[:, list(classes)] == 1).any(1, keepdim=True)
     elif classes:
-        region = torch.isin(mask, torch.tensor(classes, device=mask.device)).unsqueeze(1)
+        region = torch.isin(mask, send(torch.tensor(classes), mask.device)).unsqueeze(1)
     else:
         region = class_regions(mask, task.channels, generator, background=task.channels > 2)
     return region & (belief.weight > 0).any(1, keepdim=True), labeled.image[order], belief

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semiseg.batch import Clock, Labeled, Target, Unlabeled
+from semiseg.batch import Clock, Labeled, Target, Unlabeled, send
 from semiseg.data.mixing import cut_boxes, cutmix
 from semiseg.errors import usage
 from semiseg.methods._choices import check
@@ -105,9 +105,9 @@ class CSL(Method):
         generator, strong = clock.generator("hide"), unlabeled.strong[0]
         coin = torch.rand(len(strong), 1, 1, 1, generator=generator) < 0.5
         drawn = cells(len(strong), unlabeled.size, generator, side=self.side, cover=self.cover)
-        where = drawn.to(strong.device) & trusted(target)
+        where = send(drawn, strong.device) & trusted(target)
         mean = cast(Tensor, self.student.mean)  # 0 for the network, which normalises by itself
-        return torch.where(coin.to(strong.device), torch.where(where, mean, unlabeled.strong[1]), strong)
+        return torch.where(send(coin, strong.device), torch.where(where, mean, unlabeled.strong[1]), strong)
 
     def caveat(self) -> str:
         """Two classes have no dispersion of their own."""

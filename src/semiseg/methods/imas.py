@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from semiseg.batch import Clock, Labeled, Unlabeled
+from semiseg.batch import Clock, Labeled, Unlabeled, send
 from semiseg.data.mixing import cutmix, rectangles
 from semiseg.ema import Average
 from semiseg.methods.base import Make, Method
@@ -63,8 +63,8 @@ class IMAS(Method):
         ease = gamma.mean(1)
         strong = torch.lerp(weak, strong, ease.view(-1, 1, 1, 1))
         generator = clock.generator("box")
-        drawn = torch.rand((), generator=generator).to(ease.device) < ease.mean()
-        box = centred_boxes(u, unlabeled.size, generator).to(ease.device) & drawn
+        drawn = send(torch.rand((), generator=generator), ease.device) < ease.mean()
+        box = send(centred_boxes(u, unlabeled.size, generator), ease.device) & drawn
         mixed, pasted = cutmix(weak, target, box, opposites(ease))
         logits = self.student(torch.cat([labeled.image, unlabeled.weak, mixed, strong]))
         known, _, second, first = logits.split([len(labeled.image), u, u, u])

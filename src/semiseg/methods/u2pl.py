@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semiseg import losses
-from semiseg.batch import Clock, Labeled, Target, Unlabeled
+from semiseg.batch import Clock, Labeled, Target, Unlabeled, send
 from semiseg.data.mixing import cutmix, partners, paste, rectangles
 from semiseg.ema import Average
 from semiseg.methods._bank import Bank, draw, info_nce
@@ -124,7 +124,9 @@ class U2PL(Method):
         """Select, refine and mix; two_pass: refine, mix, look again (BN by the batch, without memory of it) and select."""
         b, share = len(labeled.image), self.unreliable * (1 - clock.progress)
         teacher = self.teacher
-        box = half_boxes(len(unlabeled.weak), unlabeled.size, clock.generator("box"), self.mix).to(labeled.image.device)
+        box = send(
+            half_boxes(len(unlabeled.weak), unlabeled.size, clock.generator("box"), self.mix), labeled.image.device
+        )
         if self.two_pass:
             with torch.no_grad():
                 target = self.believe(unlabeled, teacher(unlabeled.weak))
@@ -141,7 +143,7 @@ class U2PL(Method):
         target, bounds, kept = self.select(seen, seen.prob, share)
         unlabeled, target = self.refine(unlabeled, target, clock)
         image, target = cutmix(unlabeled.strong[0], target, box)
-        order = partners(len(image)).to(box.device)
+        order = send(partners(len(image)), box.device)
         prob = torch.cat([self.task.prob(logits[:b]), paste(box, seen.prob, seen.prob[order])])
         small = box[..., :: self.stride, :: self.stride]
         keys = torch.cat([keys[:b], paste(small, keys[b:], keys[b:][order])])
