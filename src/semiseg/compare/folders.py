@@ -40,7 +40,7 @@ def look(
             fix = "put images without masks into unlabeled/, or ask for fewer --labels"
             text = f"has no unlabeled images with --labels {labels}, and {', '.join(hungry)} learn from them"
             problems.append(Problem("D32", str(path), text, fix))
-        judged = [a.title for a in asked if a.judged]
+        judged = [a.title for a in asked if a.program.judged]
         if checked.ok and not checked.index.val and judged:
             text = f"has no val set with --labels {labels}, and {', '.join(judged)} learn to judge masks from it"
             problems.append(Problem("C08", str(path), text, "add val/images and val/masks, or lists in splits/"))

@@ -33,7 +33,6 @@ from semiseg.compare.statistics import (
 )
 from semiseg.errors import Refusal
 from semiseg.programs import program_class
-from semiseg.programs._generations import Generations
 
 Json = dict[str, Any]
 
@@ -249,7 +248,7 @@ def figures(arm: Arm) -> Json:
         "parameters": [sum(m["parameters"] for m in r) if r else None for r in results],
         "generation": [s["model"]["generation"] for s in sums],
         "last": [s["generations"][-1]["generation"] for s in sums],
-        "teaches": [issubclass(program_class(s["program"] or ""), Generations) for s in sums],
+        "teaches": [program_class(s["program"] or "").teaches for s in sums],
     }
 
 

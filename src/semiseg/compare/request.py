@@ -11,10 +11,7 @@ from typing import Any
 from semiseg.errors import Problem, Refusal, nearest
 from semiseg.methods import METHODS, arguments, method_class
 from semiseg.programs import PROGRAMS, program_class
-from semiseg.programs._generations import Generations
 from semiseg.programs.base import Program
-from semiseg.programs.evalnet import EvalNetProgram
-from semiseg.programs.im_plus import IMPlusPlus
 from semiseg.programs.train import configure
 from semiseg.training.config import Config, split_name
 
@@ -22,8 +19,6 @@ OWN = ("data", "out", "method", "seed", "steps", "labels", "oracle", "reuse", "b
 """Keys that the grid decides; they may not be --set."""
 BUDGET = ("batch", "size", "resize", "network", "weights", "freeze")
 """Keys that all arms have in common: an arm with another one would differ from labels only in more than its method."""
-JUDGED = (EvalNetProgram, IMPlusPlus)
-"""Programs that train an EvalNet beside their members, for as many steps as one of them."""
 BASE, FULL = "labels only", "full labels"
 """The rows that every comparison has begin so."""
 
@@ -68,17 +63,12 @@ class Asked:
     @property
     def hungry(self) -> bool:
         """Does it learn from unlabeled images?"""
-        return isinstance(self.program, Generations) or method_class(self.config.method).uses_unlabeled
-
-    @property
-    def judged(self) -> bool:
-        """Does it train an EvalNet?"""
-        return isinstance(self.program, JUDGED)
+        return self.program.teaches or method_class(self.config.method).uses_unlabeled
 
     @property
     def models(self) -> int:
         """Models that it trains; an EvalNet is one."""
-        return self.program.models + self.judged
+        return self.program.models + self.program.judged
 
     @property
     def first(self) -> int:
@@ -183,7 +173,7 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
         one = Asked(title, name, (*shared, *own), config, made, longer)
         if getattr(made, "grow", 0) and config.network.startswith("unet1x1"):
             notes.append(f"{title}: its students are wider every generation (grow=0: all as wide as other arms)")
-        if one.judged:
+        if one.program.judged:
             notes.append(f"{title}: its EvalNet learns from the masks of val, which no labels-only row does")
         asked.setdefault(", ".join([config.name, *typed]), one)
     for text in request.sets:

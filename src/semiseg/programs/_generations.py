@@ -46,7 +46,7 @@ class Generations(Program):
     Subclasses say what the committee's opinions become (`rule`) and what students make of it (`refiner`).
     """
 
-    attaches = True
+    attaches = teaches = True
     settled = ("members_by", "generations", "patience", "start", "draw", "view")
     recipes: ClassVar[Mapping[str, Recipe]] = PRESETS
     least = 2

@@ -30,6 +30,8 @@ class Program:
     members_by = "seed"
     networks: tuple[str, ...] = ()
     attaches = False  # does it refine what the method believes?
+    teaches = False  # do its students learn from a consensus about unlabeled images?
+    judged = False  # does it train an EvalNet beside its members, for as many steps as one of them?
     settled: tuple[str, ...] = ()  # arguments that are noted as what they become when they are left empty
 
     def unlike(self, members: int, members_by: str, networks: str) -> None:

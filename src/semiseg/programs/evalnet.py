@@ -35,7 +35,7 @@ class EvalNetProgram(Generations):
     threshold: quality in (0, 1] that keeps an image; 0 = the mean quality of generation 0 on val.
     """
 
-    name = "evalnet"
+    name, judged = "evalnet", True
     recipes = FRESH
 
     def __init__(self, *, generations: int = 2, threshold: float = 0.0, **inherited: Any) -> None:

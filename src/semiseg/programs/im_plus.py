@@ -47,7 +47,7 @@ class IMPlusPlus(IMPlus):
     images lie below, and above. EvalNet learns from val images.
     """
 
-    name = "im_plusplus"
+    name, judged = "im_plusplus", True
 
     def __init__(self, *, low: float = 0.0, high: float = 0.0, **inherited: Any) -> None:
         super().__init__(**inherited)

@@ -24,8 +24,9 @@ from semiseg.errors import BUSY, CHECKPOINT, DATA, USAGE, Problem, Refusal, usag
 from semiseg.methods import arguments, method_class, own
 from semiseg.networks import build
 from semiseg.programs import PROGRAMS, outputs, program_class
-from semiseg.programs._generations import FIRST, Generations
+from semiseg.programs._generations import FIRST
 from semiseg.programs._promotion import shipped
+from semiseg.programs.base import Program
 from semiseg.programs.given import named, split
 from semiseg.programs.session import Session
 from semiseg.report import write_report
@@ -38,8 +39,9 @@ from semiseg.training.signals import STOP, Stopped
 
 RESUME = ("", "force", "auto")
 READ = ("images", "masks", "unlabeled", "val", "test", "splits")
+"""Folders of a data set that are read whole."""
 BEFORE = {".lock", "run_state.json", "events.jsonl", "check.json", "cache"}
-"""Folders of a data set that are read whole; what a run holds before its run.json, and may be started anew over."""
+"""What a run holds before its run.json, and may be started anew over."""
 
 
 def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, saved: Mapping[str, Any]) -> Config:
@@ -70,12 +72,12 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
         else:
             settings.put(key.strip(), value.strip(), f"--set {text}")
     made = settings.finish()
-    own = program_class(program)(**made.program_args)
-    settings.suggest({k: v for k, v in own.defaults(made).items() if k not in kept})
+    chosen = program_class(program)(**made.program_args)
+    settings.suggest({k: v for k, v in chosen.defaults(made).items() if k not in kept})
     for mine, owner in (("method_args", method), ("program_args", program)):  # noted whole: a default may change later
         defaults = {k: v for k, v in settings.arguments[owner].items() if isinstance(v, str | int | float)}
         setattr(made, mine, {**defaults, **getattr(made, mine)})
-    made.program_args |= {k: getattr(own, k) for k in made.program_args if k in own.settled}
+    made.program_args |= {k: getattr(chosen, k) for k in made.program_args if k in chosen.settled}
     return made
 
 
@@ -129,7 +131,8 @@ def train(
         raise Refusal(
             Problem("S08", str(run), f"was started with other settings: {'; '.join(changed)}", fix), CHECKPOINT
         )
-    _check(config)
+    program = program_class(config.program)(**config.program_args)
+    _check(config, program)
     _same_code(run, config, record)
     log = Log(run, quiet)
     with storage.lock(run):
@@ -138,10 +141,10 @@ def train(
         again = shlex.join(["semiseg", "train", config.data, "--out", str(run), "--resume"])
         command = command or again.replace(" --resume", "")
         try:  # a refused resume leaves the state as it was, so these data are looked at first
-            checked = _begin(run, config, record, log, command) if record else None
+            checked = _begin(run, config, program, record, log, command) if record else None
             with _told(run, again, "" if record else command):
-                checked = checked or _begin(run, config, record, log, command)
-                return _run(run, config, record, checked, log, command, begin)
+                checked = checked or _begin(run, config, program, record, log, command)
+                return _run(run, config, program, record, checked, log, command, begin)
         finally:
             STOP.release()
 
@@ -169,12 +172,11 @@ def _told(run: Path, again: str, typed: str) -> Iterator[None]:
     storage.run_state(run, "finished")
 
 
-def _begin(run: Path, config: Config, record: dict[str, Any], log: Log, command: str) -> Checked:
+def _begin(run: Path, config: Config, program: Program, record: dict[str, Any], log: Log, command: str) -> Checked:
     """The data, checked; a new run keeps what was found in check.json. Refuses what changed since (exit 4)."""
     log.say(f"Training {config.name} on {config.data} into {run}.")
     log.event("start", pid=os.getpid(), command=command, resumed=bool(record))
-    program = program_class(config.program)(**config.program_args)
-    learns = isinstance(program, Generations) or method_class(config.method).uses_unlabeled
+    learns = program.teaches or method_class(config.method).uses_unlabeled
     checked = look(config, log, program.folds, config.name if learns else "", None if record else run / "check.json")
     if record and record["data"]["hash"] != checked.hash:
         found = f"changed since {run} was started{_changes(run / 'check.json', checked.digests)}"
@@ -195,9 +197,9 @@ def _changes(saved: Path, new: Mapping[str, str]) -> str:
 
 
 def _run(
-    run: Path, config: Config, record: dict[str, Any], checked: Checked, log: Log, command: str, begin: float
-) -> dict[str, Any]:
-    program = program_class(config.program)(**config.program_args)
+    run: Path, config: Config, program: Program, record: dict[str, Any], checked: Checked, log: Log, command: str,
+    begin: float,
+) -> dict[str, Any]:  # fmt: skip
     about = {"format": 1, "version": semiseg.__version__, "command": command, "machine": machine()}
     if code := own.digest(config.method):
         about["code"] = code
@@ -273,14 +275,13 @@ def _apart(data: Path, run: Path) -> None:
         raise Refusal(Problem("C10", f"--out {run}", found, "choose a folder outside of the data"), USAGE)
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, program: Program) -> None:
     """What a program, a network's name, its weights or the number of labels refuse, before anything is written."""
     index = find(Path(config.data)) if config.labels != "all" else None
     if index is not None and index.labeled:  # else the check says why there are none
         choose_labels(index, amount(config.labels), lambda item: item.name)
-    program = program_class(config.program)(**config.program_args)
     program.fits(config)
-    if config.committee and not isinstance(program, Generations):
+    if config.committee and not program.teaches:
         found, fix = f"gives a committee, and {config.name} learns from none", "use --method im, or METHOD+im"
         raise Refusal(Problem("C11", "--committee", found, fix), USAGE)
     if config.committee and not storage.is_sealed(Path(config.out) / FIRST):  # a finished answer needs nobody any more
