@@ -160,7 +160,9 @@ def find_consensus(committee: list[str], images: Path, out: Path, members: bool,
     lines.append(f"inconsistent: {result['inconsistent_share']:.1%} of the pixels, mapped in {out}/inconsistency")
     if everywhere := result["inconsistent_everywhere"]:
         some = ", ".join(everywhere[:3]) + (", …" if len(everywhere) > 3 else "")
-        lines.append(f"Note: {len(everywhere)} images are inconsistent everywhere and teach nothing: {some}")
+        lines.append(f"Note: images that are inconsistent everywhere and teach nothing: {len(everywhere)}, {some}")
+    if not result["inconsistent_share"]:
+        lines.append("Note: the members never disagree, so no image comes before another: are they the same?")
     if result["never_predicted"]:
         lines.append(f"Note: no member predicts {', '.join(result['never_predicted'])} in any image")
     if failed:

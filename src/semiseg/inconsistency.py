@@ -57,7 +57,8 @@ def inconsistency_mask(
     among its eight neighbours ([1] functions.py:3075, where classes grow over agreed pixels too); without such a
     neighbour, and with one label alone as in [1], the smallest of the members' labels. The members' order never matters.
 
-    Raises Refusal for fewer than two members, an agreement outside 2..M, floating-point labels, or another shape.
+    Raises Refusal for fewer than two members, an agreement outside 2..M, floating-point labels, another shape, a fill that
+    the labels' type cannot hold, and a side below 0.
     """
     labels = labels if isinstance(labels, Tensor) else _tensor(labels)
     multilabel = labels.ndim == 5 if task is None else bool(task.multilabel)
@@ -65,6 +66,8 @@ def inconsistency_mask(
         raise _usage("labels", f"have shape {tuple(labels.shape)}", "(M,B,H,W) class ids or (M,B,K,H,W) label channels")
     if labels.is_floating_point():
         raise _usage("labels", f"are {labels.dtype}".replace("torch.", ""), "class ids or 0/1: discretise first")
+    if labels.dtype in (torch.uint16, torch.uint32, torch.uint64):  # with which torch does little
+        labels = labels.long()
     if labels.dtype in (torch.bool, torch.int8):  # which could not hold the fill
         labels = labels.to(torch.uint8 if labels.dtype == torch.bool else torch.int16)
     members = labels.shape[0]
@@ -74,6 +77,11 @@ def inconsistency_mask(
         raise _usage("agreement", f"is {agreement}", f"2 to {members}, the number of members")
     if reduce not in ("union", "channel"):
         raise _usage("reduce", f"is '{reduce}'", "union or channel")
+    if fill is not None and not (known := torch.iinfo(labels.dtype)).min <= fill <= known.max:
+        raise _usage("fill", f"is {fill}, and the labels are {labels.dtype}", f"{known.min} to {known.max}, or None")
+    for name, side in (("erode", erode), ("dilate", dilate)):
+        if side != int(side) or side < 0:
+            raise _usage(name, f"is {side}", "the side of a kernel in pixels; 0 is off")
 
     needed = members if agreement is None else agreement
     if needed == members and fill is not None:

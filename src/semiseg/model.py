@@ -18,7 +18,7 @@ from semiseg.data import decode
 from semiseg.data.cache import Units, as_float
 from semiseg.data.classes import ClassMap
 from semiseg.data.setwide import working
-from semiseg.errors import DATA, USAGE, Problem, Refusal
+from semiseg.errors import CHECKPOINT, DATA, USAGE, Problem, Refusal
 from semiseg.inconsistency import inconsistency_mask
 from semiseg.networks import build
 from semiseg.task import Task, make_task
@@ -110,7 +110,11 @@ class Model:
         self._check(array, where)
         x = self._unit(array)
         for folder in folders:
-            yield folder, self._prob(self.network(folder), x, (array.shape[0], array.shape[1]))
+            prob = self._prob(self.network(folder), x, (array.shape[0], array.shape[1]))
+            if not bool(prob.isfinite().all()):  # else it would say the first class, or none, everywhere
+                found = "predicts NaN: its weights are no finite numbers, or too large for what it is given"
+                raise Refusal(Problem("S01", str(self.run / folder), found, "train it again"), CHECKPOINT)
+            yield folder, prob
 
     def _inconsistent(self, votes: dict[str, Tensor]) -> np.ndarray | None:
         if len(votes) < 2:

@@ -171,9 +171,12 @@ def test_mask_values_are_never_converted(tmp_path):
     Image.fromarray(ids > 1).save(tmp_path / "one.png")
     assert np.array_equal(read_mask(tmp_path / "one.png"), ids > 1) and read_mask(tmp_path / "one.png").max() == 1
     for white in ("miniswhite", "minisblack"):
-        tifffile.imwrite(tmp_path / "one.tif", ids > 1 if white == "minisblack" else ids <= 1, photometric=white)
+        bits = ids > 1 if white == "minisblack" else ids <= 1
+        tifffile.imwrite(tmp_path / "one.tif", bits, photometric=white, metadata=None)
         assert np.array_equal(read_mask(tmp_path / "one.tif"), ids > 1)
         assert np.array_equal(read_image(tmp_path / "one.tif")[..., 0], (ids > 1) * 255)
+    tifffile.imwrite(tmp_path / "bare.tif", ids > 1)  # which is stored as "0 is white"
+    assert np.array_equal(read_mask(tmp_path / "bare.tif"), ids > 1)
     Image.fromarray(ids).convert("RGBA").save(tmp_path / "rgba.png")
     assert np.array_equal(read_mask(tmp_path / "rgba.png"), np.stack([ids] * 3, -1))
     assert palette(tmp_path / "one.png") is None

@@ -267,7 +267,7 @@ def last_step(log: Path) -> int:
 
 def message(out: Path, name: str, code: int) -> str:
     """Why a cell failed, in its own words."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, IndexError):  # a killed one has said nothing
         said = json.loads((out / "logs" / f"{name}.json").read_text(encoding="utf-8").splitlines()[-1])
         return "; ".join(str(Problem(**p)) for p in said["error"]["problems"])
     with suppress(OSError, IndexError):

@@ -16,6 +16,8 @@ from semiseg.data.check import check
 from semiseg.errors import DATA, USAGE, Refusal
 from semiseg.report.markup import plural
 
+LONGEST = 120
+"""Characters of an arm in a folder's name; a name has 255 in all, on Windows a path has."""
 LARGEST = {"all": "the largest method trains", "none": "the largest generation 0"}
 """What settles how many models labels only may train (K), by --baselines."""
 
@@ -174,7 +176,8 @@ def _short(arm: str) -> str:
         path, _, name = arm.partition(".py:")
         arm = f"{Path(path).as_posix()}.py:{name}"  # ./mine.py is mine.py
     apart = ".py:" in arm and "/" in arm.partition(".py:")[0]
-    return slug(arm) + f"-{hashlib.sha256(arm.encode()).hexdigest()[:6]}" * apart
+    said = slug(arm)
+    return said[:LONGEST] + f"-{hashlib.sha256(arm.encode()).hexdigest()[:6]}" * (apart or len(said) > LONGEST)
 
 
 def _of_one_model(sets: Iterable[str]) -> list[str]:

@@ -47,7 +47,9 @@ def read_spec(path: Path) -> tuple[Spec | None, list[Problem]]:
         return None, [Problem("D17", shown(path), f"cannot be read: {error.strerror}", "make it readable")]
     except _Wrong as error:
         return None, [Problem("D20", shown(path), error.args[0], error.args[1])]
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError:
+        return None, [Problem("D20", shown(path), "is not written in UTF-8", "save it again with the encoding UTF-8")]
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
         return None, [Problem("D20", shown(path), f"is not valid YAML{line}", "write for example  names: [cell, gap]")]

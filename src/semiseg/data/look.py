@@ -27,9 +27,9 @@ Known = dict[tuple[str, "Item", bool], "Seen"]
 class MaskFacts:
     """What one mask file holds.
 
-    values: per layer (one, or one per channel) {value: pixels}. inner: the same for pixels whose four neighbours are
-    equal, if there is one layer with more than two values, else empty. colors: {0xRRGGBB: pixels} of a mask with RGB
-    channels (`rgb`); `grey_rgb` when the three are equal everywhere.
+    values: per layer (one, or one per channel) {value: pixels}. colors: {0xRRGGBB: pixels} of a mask with RGB channels
+    (`rgb`); `grey_rgb` when the three are equal everywhere. inner: values or colours of pixels whose four neighbours are
+    equal, if there are more than two and one layer or RGB channels, else empty.
     """
 
     path: Path
@@ -113,13 +113,19 @@ def mask_facts(mask: decode.Mask, path: Path, rgb: bool = False) -> MaskFacts:
     facts.rgb = array.ndim == 3 and array.shape[2] == 3 and (mask.color or mask.palette is not None)
     facts.grey_rgb = facts.rgb and bool((array == array[..., :1]).all())
     if facts.rgb:
-        keys, counts = np.unique(pack(array), return_counts=True)
-        facts.colors = dict(zip(keys[:MAX_KEPT].tolist(), counts[:MAX_KEPT].tolist(), strict=True))
+        packed = pack(array)
+        facts.colors = _counted(packed)
+        facts.inner = _counted(_interior(packed)) if 2 < len(facts.colors) < MAX_KEPT else {}
     layers = [array] if array.ndim == 2 else [array[..., k] for k in range(array.shape[2])]
     facts.values = [_histogram(layer) for layer in (layers[:1] if facts.grey_rgb else layers)]
     if len(facts.values) == 1 and len(facts.values[0]) > 2:
         facts.inner = _histogram(_interior(layers[0]))
     return facts
+
+
+def _counted(packed: np.ndarray) -> dict[int, int]:
+    keys, counts = np.unique(packed, return_counts=True)
+    return dict(zip(keys[:MAX_KEPT].tolist(), counts[:MAX_KEPT].tolist(), strict=True))
 
 
 def _histogram(array: np.ndarray) -> dict[int, int]:

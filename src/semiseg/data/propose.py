@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,14 +12,11 @@ from semiseg.data.classes import IGNORE, MAX_CLASSES, ClassMap, unpack
 from semiseg.data.classfile import Spec, block, say_ignored
 from semiseg.data.decode import shown
 from semiseg.data.look import MaskFacts, Seen
+from semiseg.data.strays import PLAIN_RUN, blended, interpolated, outliers, slips
 from semiseg.errors import Problem
 
-SLIP = 100
-"""A value is a slip of the brush, and no class, where each of 0 and 255 has more than this many times its pixels."""
-PLAIN_RUN = 32
-"""Ids below this are taken as classes, and without a gap without asking whether they look interpolated."""
-FAR = 4
-"""A value is far above n ids 0..n-1 when it exceeds 2 (n-1) by more than this."""
+NEGATIVE = ((255, 255, 255), (0, 0, 0))
+"""A palette whose index 0 is white, as quantising a black and white picture may give: white is still the foreground."""
 PREDICTED = "if `semiseg predict` wrote the masks, copy the classes.yaml beside them there; else "
 
 
@@ -141,8 +138,8 @@ def _values(found: Found) -> tuple[ClassMap | None, list[Problem]]:
         files.update(facts.values[0].keys())
     grey, palette, used = any(f.grey_rgb for f in found.facts), _palette(found), set(counts)
     if not (indexed := _indexed(found)):
-        used -= _interpolated(found, counts)
-        used -= _outliers(sorted(used - {IGNORE}), files)
+        used -= interpolated(found.facts, counts)
+        used -= outliers(sorted(used - {IGNORE}), files)
     ids = sorted(used - {IGNORE}) or [0]
     dense = ids[-1] < min(MAX_CLASSES, max(PLAIN_RUN, 2 * len(ids) + 8))
     if len(ids) > MAX_CLASSES or not (dense or indexed):
@@ -152,7 +149,7 @@ def _values(found: Found) -> tuple[ClassMap | None, list[Problem]]:
         text = f"and the other masks hold the grey values {some}, which are no ids 0, 1, 2, ..."
         fix = PREDICTED + block(values=sorted(used), path=shown(found.file))
         return None, [Problem("D08", found.where, text, fix)]
-    if used - _slips(counts) <= {0, 1, IGNORE}:
+    if used - slips(counts) <= {0, 1, IGNORE}:
         names: tuple[str, ...] = ("foreground",)
         values, ignore, problem = _two_values(found, _layers(found), names, None)
         if problem is not None:
@@ -177,7 +174,7 @@ def _two_values(
     total = Counter[int]()
     for layer in layers:
         total.update(layer)
-    held = [set(layer) - _slips(layer) - _slips(total) for layer in layers]
+    held = [set(layer) - slips(layer) - slips(total) for layer in layers]
     ones, full = [h for h in held if 1 in h], [h for h in held if IGNORE in h]
     if not ones and full:
         return (0, IGNORE), _ignored(spec, (0, IGNORE)), None
@@ -185,7 +182,9 @@ def _two_values(
         text = f"and {len(ones) - 1} more masks use 0/1, {len(full)} others use 0/255"
         where = shown(next(f.path for f in found.facts if any(1 in v and IGNORE not in v for v in f.values)))
         return (0, 1), (), Problem("D10", where, text, f"save all in one way, or {say_ignored(names)}")
-    return (0, 1), _ignored(spec, (0, 1)), None
+    painted = [f.palette[:2] for f in found.facts if f.palette]
+    negative = spec is None and len(painted) == len(found.facts) and set(painted) == {NEGATIVE}
+    return (1, 0) if negative else (0, 1), _ignored(spec, (0, 1)), None
 
 
 def _ignored(spec: Spec | None, values: tuple[int, ...]) -> tuple[int, ...]:
@@ -195,44 +194,13 @@ def _ignored(spec: Spec | None, values: tuple[int, ...]) -> tuple[int, ...]:
     return () if IGNORE in values else (IGNORE,)
 
 
-def _slips(counts: Mapping[int, int]) -> set[int]:
-    """Values beside 0 and 255 that are too few, all together, to be classes."""
-    others = set(counts) - {0, IGNORE}
-    most = min(counts.get(0, 0), counts.get(IGNORE, 0))
-    return others if SLIP * sum(counts[v] for v in others) < most else set()
-
-
 def _layers(found: Found) -> list[dict[int, int]]:
     """The values of every mask, without those that interpolation made."""
     counts = Counter[int]()
     for facts in found.facts:
         counts.update(facts.values[0])
-    weak = _interpolated(found, counts)
+    weak = interpolated(found.facts, counts)
     return [{v: n for v, n in facts.values[0].items() if v not in weak} for facts in found.facts]
-
-
-def _interpolated(found: Found, counts: Counter[int]) -> set[int]:
-    """Values that lie almost only on borders, unless all values are a plain run of ids (thin classes do that too)."""
-    ids = sorted(set(counts) - {IGNORE})
-    if len(counts) < 4 or (ids[-1] < PLAIN_RUN and ids[-1] - ids[0] + 1 == len(ids)):
-        return set()
-    inner = Counter[int]()
-    for facts in found.facts:
-        inner.update(facts.inner if facts.inner else facts.values[0])
-    weak = {value for value, count in counts.items() if inner[value] < 0.1 * count}
-    return weak if (len(weak) >= 8 or max(weak, default=0) > PLAIN_RUN) and len(weak) < len(counts) else set()
-
-
-def _outliers(ids: list[int], files: Counter[int]) -> set[int]:
-    """Values far above a gap that occur in few masks, while the values below the gap occur in more.
-
-    Near the others, or beside a single one, a value is a rare class: predictions show some classes in one image only.
-    """
-    gap = next((k for k in range(1, len(ids)) if ids[k] != ids[k - 1] + 1), None)
-    if gap is None or (gap == 1 and IGNORE not in files) or ids[gap] <= 2 * ids[gap - 1] + FAR:
-        return set()
-    most, above = max(files[v] for v in ids[:gap]), max(files[v] for v in ids[gap:])
-    return set(ids[gap:]) if above < most and above <= max(1, most // 10) else set()
 
 
 def _palette(found: Found) -> tuple[tuple[int, int, int], ...] | None:
@@ -289,10 +257,16 @@ def _color_problem(found: Found) -> Problem:
     if len(colors) > MAX_CLASSES:
         text = f"is one of {len(wide)} RGB masks with {len(colors)} different colours: it looks interpolated"
         return Problem("D09", shown(first.path), text, "export the masks again without smoothing, as PNG")
+    files = Counter(key for facts in found.facts for key in facts.colors or ())
+    if weak := blended(found.facts, colors):
+        text = f"is one of {len(wide)} RGB masks with {len(colors)} colours, of which {len(weak)} lie on borders only"
+        return Problem("D09", shown(first.path), text, "export the masks again without smoothing, as PNG")
     ranked = [key for key, _ in colors.most_common()]
     ranked.sort(key=lambda key: key != 0)  # black first: it is the background nearly everywhere
     text = f"is an RGB mask ({len(wide)} of {len(found.facts)} are, with {len(colors)} colours), and no file names them"
     held = [set[int]().union(*(f.values[k] for f in wide)) for k in range(3)]
     stacked = all(h in ({0, 1}, {0, IGNORE}) for h in held)  # what three labels in one file look like
     fix = PREDICTED + block([unpack(k) for k in ranked], path=shown(found.file), labels=3 * stacked)
+    if len(colors) > PLAIN_RUN and sum(n == 1 for n in files.values()) > 0.8 * len(files):
+        fix = "if each object has a colour of its own, paint all objects of a kind alike; else name the colours"
     return Problem("D05", shown(first.path), text, fix)

@@ -15,6 +15,8 @@ from semiseg.errors import Problem
 Shape = tuple[int, int, int, str]
 OBJECTS, COUNTS = 5, 3
 """Masks number objects if each holds 1 to n without a gap, n is OBJECTS or more in one and differs in COUNTS of them."""
+DENSE, MANY = 0.6, 10
+"""And where few are missing: so many of 1 to n are there, n is MANY or more in one and not half as large in another."""
 COLORS = 4
 """Channels of a photograph; more may be a stack that was saved as one file."""
 
@@ -82,6 +84,9 @@ def presence(index: Index, classes: ClassMap | None, pixels: Mapping[str, Mappin
     coding = {"values": "values " + ", ".join(map(str, classes.values[:12])), "colors": "colours",
               "folders": "a folder per label", "channels": "a channel per label"}[classes.coding]  # fmt: skip
     text = f"is read as {classes.kind}: {names} ({coding})"
+    counted = sum(pixels["labeled"].values())
+    if hidden := pixels["labeled"].get("ignore", 0) if classes.kind != "multilabel" else 0:
+        text += f"; {hidden / counted:.1%} of the labeled pixels are ignored"
     problems = [Problem("D37", shown(index.root), text, level="note")]
     absent = [name for name in classes.names if not pixels["labeled"].get(name)]
     elsewhere = [n for n in absent if any(pixels[s].get(n) for s in ("val", "test"))]
@@ -98,10 +103,15 @@ def numbered(index: Index, classes: ClassMap | None, seen: Sequence[Seen]) -> li
     if classes is None or classes.kind != "multiclass" or classes.coding != "values":
         return []
     ids = [set(facts.values[0]) - {0, IGNORE} for s in seen for facts in s.masks if len(facts.values) == 1]
-    counts = {len(found) for found in ids if found}
-    if any(max(found, default=0) != len(found) for found in ids) or len(counts) < COUNTS or max(counts) < OBJECTS:
+    last = sorted(max(found) for found in ids if found)  # of each mask
+    if len(set(last)) < COUNTS or last[-1] < OBJECTS:
         return []
-    found = f"has masks of 1 to {min(counts)} up to 1 to {max(counts)} without a gap, as if they numbered objects: "
+    whole = all(max(found, default=0) == len(found) for found in ids)
+    dense = sum(map(len, ids)) >= DENSE * sum(last) and last[-1] >= max(MANY, 2 * last[0])
+    if not (whole or dense):
+        return []
+    gaps = "without a gap" if whole else "with few gaps"
+    found = f"has masks of 1 to {last[0]} up to 1 to {last[-1]} {gaps}, as if they numbered objects: "
     fix = "make every object 255 (or the number of its kind), or add a classes.yaml that names the classes"
     return [Problem("D38", shown(index.root), found + "each number is taken as a class", fix, level="warning")]
 
@@ -152,5 +162,6 @@ def numbers(index: Index, members: int | None) -> list[Problem]:
         problems.append(Problem("D32", where, found, fix, level="warning"))
     if members is not None and members > labeled > 0:
         found = f"has {labeled} labeled images, too few for {members} folds"
-        problems.append(Problem("D33", where, found, f"use at most {labeled} folds"))
+        fix = f"use at most {labeled} folds" if labeled > 1 else "label more, or set members apart by seed"
+        problems.append(Problem("D33", where, found, fix))
     return problems

@@ -96,9 +96,12 @@ def _file(data: bytes) -> Any:
 
 
 def _bits(array: np.ndarray, page: Any) -> np.ndarray:
-    """1-bit pixels as 0 and 1 with white = 1, whichever way round they are stored."""
+    """1-bit pixels as 0 and 1 with white = 1, whichever way round they are stored.
+
+    A bare array of bools is as it was: tifffile writes those as "0 is white", and nobody meant that.
+    """
     bits = (array.view(np.uint8) != 0).astype(np.uint8)
-    return np.asarray(1 - bits if page.photometric == 0 else bits)
+    return np.asarray(1 - bits if page.photometric == 0 and not page.is_shaped else bits)
 
 
 def _kind(dtype: np.dtype) -> str:

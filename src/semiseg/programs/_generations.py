@@ -174,7 +174,7 @@ class Generations(Program):
             stored = self.opinion(session, committee, f"generation-{generation}/consensus")
             session.generations[-1].update(inconsistent_share=stored.share, inconsistent_per_class=stored.per_class)
             self._watch(session, stored.share)
-            if mute(session, stored, generation):
+            if mute(session, stored, generation, self.rule()):
                 why = f"the committee of generation {generation - 1} agrees on nothing that could be taught"
                 break
             incomplete(session, stored)

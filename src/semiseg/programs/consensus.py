@@ -142,7 +142,9 @@ def _write(session: Session, ask: Ask, path: Path, rule: Rule, who: Sequence[str
     per_class = {n: d / c if c else None for n, c, d in shown} if members > 1 else {}
     storage.write_csv(path / "inconsistency.csv", ["image", "inconsistent_share", "disagreement"], rows)
     channels = {"label": task.channels if task.multilabel else 1, "agree": int(agree.shape[1])}
-    total = sum(r["inconsistent_share"] for r in rows) / max(1, len(rows)) if members > 1 else None
+    sizes = (data.unlabeled.height * data.unlabeled.width).tolist()
+    disputed = sum(r["inconsistent_share"] * size for r, size in zip(rows, sizes, strict=True)) if members > 1 else 0
+    total = disputed / max(1, sum(sizes)) if members > 1 else None
     storage.write_json(path / "consensus.json", {
         **channels, "share": total, "per_class": per_class, "absent": [n for n, c, _ in shown if not c],
         "who": list(who) if rule.plain else [], "seconds": round(time.monotonic() - start, 3),

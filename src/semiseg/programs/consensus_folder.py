@@ -47,6 +47,7 @@ def consensus_folder(
     masks = mask_places(classes)
     rows: list[dict[str, Any]] = []
     failed, lost = list(found.problems), set[str]()
+    sizes: list[int] = []
     claimed = np.zeros(task.channels, np.int64)  # pixels that some member gave to the class
     if progress:
         progress(0, len(found.files))
@@ -65,6 +66,7 @@ def consensus_folder(
                 contents, row, share = _files(made, classes, task)
                 output.put(name, path, digest, key, dict(zip(places(name), contents, strict=True)), row)
                 rows.append({"image": name, "path": str(path), "score": share})
+                sizes.append(row["height"] * row["width"])
             except Refusal as refusal:
                 if refusal.exit != DATA:  # a full disk, a damaged run: the next image would meet the same
                     raise
@@ -75,9 +77,10 @@ def consensus_folder(
         write_failed(out, failed)
         if rows:
             write_ranking(out / "label_next.csv", _all(output, rows, lost))
+    disputed = sum(r["score"] * size for r, size in zip(rows, sizes, strict=True))
     return {
         "out": str(out), "committee": [v.title for v in voices], "kind": classes.kind, "classes": list(classes.names),
-        "images": len(rows), "inconsistent_share": sum(r["score"] for r in rows) / len(rows) if rows else None,
+        "images": len(rows), "inconsistent_share": disputed / sum(sizes) if rows else None,
         "never_predicted": [n for n, c in zip(classes.names, claimed, strict=True) if not c] if rows else [],
         "inconsistent_everywhere": [r["image"] for r in rows if r["score"] == 1],
         "failed": [p.to_json() for p in failed], "notes": [p.to_json() for p in notes],
@@ -110,9 +113,11 @@ def _votes(voices: Sequence[Voice], name: str, path: Path) -> torch.Tensor:
         try:
             labels.append(torch.from_numpy(voice.label(name, path, image)))
         except Refusal as refusal:
+            if refusal.exit != DATA:
+                raise
             problems += refusal.problems
     if problems:
-        raise Refusal(problems)
+        raise Refusal(problems, DATA)
     return torch.stack(labels).unsqueeze(1)
 
 

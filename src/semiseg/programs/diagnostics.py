@@ -193,6 +193,8 @@ def unusual(share: float | None, given: bool, plain: bool = True) -> list[str]:
 
     plain: a pixel is inconsistent exactly where two members differ.
     """
+    if share is not None and share > 0.5 and not plain:
+        return [f"{share:.0%} of the pixels are inconsistent by the settings, which leave out more than is disputed."]
     if share is not None and share > 0.5:
         why = "do all of them mean the same classes?" if given else "its members are hardly trained."
         return [f"The {'given ' if given else ''}committee disagrees on {share:.0%} of the pixels: {why}"]
@@ -225,15 +227,19 @@ def collapse(kept: dict[str, float | None], labeled: dict[str, float | None]) ->
     return said
 
 
-def mute(session: Session, stored: Stored, generation: int) -> bool:
+def mute(session: Session, stored: Stored, generation: int, rule: Rule) -> bool:
     """Does a consensus teach nothing at all? A given committee's is refused (exit 3); models of one's own can be shipped."""
     if stored.planes[1].any():
         return False
     found = "agrees on no pixel of any unlabeled image, so there is nothing to learn from it"
+    strict = not rule.plain and any((row["disagreement"] or 0) < 1 for row in stored.rows)
+    if strict:
+        found = "agrees on some pixels, of which its settings leave none: lower agreement, erode or dilate"
     if generation == 1 and (given := session.data.config.committee):
         fix = "look at what its members say with `semiseg consensus`, and give some that label the same classes"
+        fix = ("set them" if strict else fix) + ", with another --out"
         raise Refusal(Problem("P06", given, found, fix), DATA)
-    session.warnings.append(f"The committee {found}: train longer, with more --steps.")
+    session.warnings.append(f"The committee {found}{'' if strict else ': train longer, with more --steps'}.")
     return True
 
 

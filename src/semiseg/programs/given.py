@@ -15,7 +15,8 @@ from torch import Tensor
 
 from semiseg.data import decode
 from semiseg.data.classes import ClassMap
-from semiseg.data.classfile import FILE, read_spec
+from semiseg.data.classfile import FILE, Spec, read_spec
+from semiseg.data.decode import shown
 from semiseg.data.index import Item
 from semiseg.data.look import Seen, mask_facts
 from semiseg.data.propose import class_map
@@ -116,6 +117,8 @@ def _classes(folders: Sequence[Path], beside: Path) -> ClassMap:
     """What the masks of all folders together say about their coding, as `semiseg check` would find it."""
     file = next((f for f in class_files(beside, *sorted(folders)) if f.is_file()), home(beside) / FILE)
     spec, problems = read_spec(file)
+    if spec and file not in class_files(beside):
+        _one_meaning(file, spec, folders)
     seen: list[Seen] = []
     inner = beside / "images"  # as `predict.scan_images` looks
     images = scan(inner if inner.is_dir() else beside)  # masks in subfolders as the images are in no label folders
@@ -133,6 +136,23 @@ def _classes(folders: Sequence[Path], beside: Path) -> ClassMap:
     if classes is None or problems:
         raise Refusal(problems + more, DATA)
     return classes
+
+
+def _one_meaning(file: Path, spec: Spec, folders: Sequence[Path]) -> None:
+    """Refuses (P03) folders of masks whose class files speak of other values or another number of classes."""
+    wrong = []
+    for other in dict.fromkeys(f for folder in folders for f in (folder / FILE, inside(folder) / FILE)):
+        theirs, _ = read_spec(other)
+        if theirs and _coded(theirs) != _coded(spec):
+            found = f"speaks of {', '.join(theirs.names)}, and {shown(file)} of {', '.join(spec.names)}"
+            fix = "write the masks of all members in one coding, with the same names"
+            wrong.append(Problem("P03", shown(other), found, fix))
+    if wrong:
+        raise Refusal(wrong, USAGE)
+
+
+def _coded(spec: Spec) -> tuple[object, ...]:
+    return len(spec.names), spec.values, spec.colors
 
 
 def ready(session: Session, rule: Rule) -> list[Voice]:

@@ -47,15 +47,18 @@ def check_ways(program: str, members: int, way: str, networks: Sequence[str]) ->
         raise Refusal(Problem("C02", f"{program}.networks", found, f"set {program}.members={len(networks)}"), USAGE)
 
 
-def snapshot_steps(steps: int, count: int) -> tuple[int, ...]:
+def snapshot_steps(steps: int, count: int, every: int = 0) -> tuple[int, ...]:
     """When to take all snapshots but the last, which is the end: at equal distances over the second half of the steps.
 
+    every: steps between two looks at val, the best of which the end is: where a snapshot would fall on one, it is taken a
+    step earlier, if it can be, so that no two members are the same weights.
     Raises Refusal (exit 2) where there are fewer steps than members.
     """
     if steps < count:
         found = f"is {steps}, too few for {count} snapshots"
         raise Refusal(Problem("C06", "--steps", found, f"use {count} or more"), USAGE)
-    return tuple(min(round(steps * (count + i) / (2 * count)), steps - count + i) for i in range(1, count))
+    even = [min(round(steps * (count + i) / (2 * count)), steps - count + i) for i in range(1, count)]
+    return tuple(m - int(every > 1 and m % every == 0 and m - 1 not in (0, *even)) for m in even)
 
 
 def shares(

@@ -140,13 +140,14 @@ class Session:
 
         Raises Refusal (exit 2) where there are fewer steps than members.
         """
-        moments = snapshot_steps(self.data.config.steps, count)
+        moments = snapshot_steps(self.data.config.steps, count, self.data.config.eval_every)
         end = self.train(generation, 0, title, refine=refine, planes=planes, moments=moments, start=start)
         folders = [f"{end.folder}/snapshot-{i}" for i in range(count - 1)]
-        return [
-            end,
-            *(Member(f, generation, storage.read_json(self.run / f / "final" / "result.json")) for f in folders),
-        ]
+        taken = [Member(f, generation, storage.read_json(self.run / f / "final" / "result.json")) for f in folders]
+        if any(one.result["hash"] == end.result["hash"] for one in taken):
+            said = "Two snapshots are the same weights, so the committee is one member smaller: train longer."
+            self.warnings.append(said)
+        return [end, *taken]
 
     def scored_on(self, index: int) -> Store:
         """What member `index` is scored on: val, or its fold of the labels where val is too small to choose by."""

@@ -110,10 +110,11 @@ def _sentence(summary: Json, baseline: Arm | None, model: Arm | None) -> tuple[s
     numbers = f"{signed(gain)} mIoU on {on(summary)} over labels only {change(baseline.miou, model.miou)}"
     few = _few(summary)
     if gain >= CLEAR:
-        return f"Unlabeled images {'seem to have helped' if few else 'helped'}: {numbers}.", "helped"
+        return f"Unlabeled images {'seem to have helped' if few else 'helped'}: {numbers}.", "flat" if few else "helped"
     if gain > -CLEAR:
         return f"Unlabeled images made no clear difference: {numbers}.", "flat"
-    return f"Unlabeled images {'seem not to have helped' if few else 'did not help'}: {numbers}.", "hurt"
+    said = "seem not to have helped" if few else "did not help"
+    return f"Unlabeled images {said}: {numbers}.", "flat" if few else "hurt"
 
 
 def _first(summary: Json) -> set[str]:
