@@ -41,6 +41,12 @@ def test_padding_repeats_the_last_row_and_column(net):
     assert torch.equal(net.eval()(x), net(padded)[..., :30, :20])
 
 
+def test_another_size_on_demand(net):
+    features = net.eval().encode(torch.rand(1, 2, 30, 20))
+    assert net.logits(features, (60, 45)).shape == (1, 3, 60, 45)
+    assert torch.equal(net.logits(features, (30, 20)), net.logits(features))
+
+
 def test_normalises_inside(net):
     plain = build("unet1x1:0.25", 2, 3)
     plain.load_state_dict({**net.state_dict(), "mean": torch.zeros(1, 2, 1, 1), "std": torch.ones(1, 2, 1, 1)})

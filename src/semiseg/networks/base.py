@@ -121,13 +121,14 @@ class Network(nn.Module):
     def _padding(self, length: int) -> int:
         return max(-length % self.stride, self.least - length)
 
-    def resize(self, low: Tensor, features: Features) -> Tensor:
-        """A map at the decoder's resolution -> input size: bilinear to the padded size, then cropped."""
-        return bilinear(low, features.padded)[..., : features.size[0], : features.size[1]]
+    def resize(self, low: Tensor, features: Features, size: tuple[int, int] | None = None) -> Tensor:
+        """A map at the decoder's resolution -> input size, or `size`: bilinear to the padded size, then cropped."""
+        full = bilinear(low, features.padded)[..., : features.size[0], : features.size[1]]
+        return full if size is None else bilinear(full, size)
 
-    def logits(self, features: Features) -> Tensor:
-        """Logits (B,K,H,W) at the size of the input."""
-        return self.resize(self.head(self.decode(features)), features)
+    def logits(self, features: Features, size: tuple[int, int] | torch.Size | None = None) -> Tensor:
+        """Logits (B,K,H,W) at the size of the input, or at `size`."""
+        return self.resize(self.head(self.decode(features)), features, None if size is None else (size[0], size[1]))
 
     def forward(self, x: Tensor) -> Tensor:
         """`logits(encode(x))`."""
