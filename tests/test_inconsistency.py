@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -284,3 +285,19 @@ def test_ties_at_the_threshold():
     half = torch.full((1, 1, 1, 1), 0.5)
     assert Multilabel(["cell"]).label(half).item() == 0
     assert Multiclass("ab").label(half.expand(1, 2, 1, 1)).item() == 0
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ({"fill": 256}, "fill is 256"), ({"fill": -1}, "fill is -1"), ({"erode": -1}, "erode is -1"),
+    ({"dilate": 2.5}, "dilate is 2.5"),
+])  # fmt: skip
+def test_numbers_that_cannot_be_are_refused(wrong, said):
+    with pytest.raises(Refusal, match=said):
+        inconsistency_mask(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), **wrong)
+
+
+def test_wide_unsigned_labels():
+    """Torch compares them and does little else."""
+    labels = np.random.default_rng(0).integers(0, 3, (3, 1, 6, 6))
+    made = [inconsistency_mask(torch.from_numpy(labels.astype(t))) for t in (np.uint16, np.uint32, np.int64)]
+    assert all(torch.equal(m.label, made[2].label) and torch.equal(m.agree, made[2].agree) for m in made)

@@ -13,6 +13,7 @@ from semiseg.compare.cells import Runner, last_step, message
 from semiseg.compare.grid import Cell, Grid
 from semiseg.compare.streams import Streams
 from semiseg.errors import Refusal
+from semiseg.methods import own
 from semiseg.programs.train import configure
 from semiseg.training.logs import Log
 from semiseg.training.signals import STOP, Stopped
@@ -303,3 +304,31 @@ def test_a_lock_can_be_looked_at(tmp_path):
     with storage.lock(tmp_path / "run"):
         assert storage.held(tmp_path / "run")
     assert not storage.held(tmp_path / "run")
+
+
+def test_what_was_killed_has_said_nothing(tmp_path):
+    """Its logs are empty; the row says how it ended, and the next cell is trained."""
+    (tmp_path / "logs").mkdir()
+    for name in ("a.json", "a.txt"):
+        (tmp_path / "logs" / name).write_text("")
+    assert message(tmp_path, "a", -9) == "ended with code -9"
+
+
+def test_what_was_begun_with_another_file_of_ones_own_begins_anew(tmp_path, monkeypatch):
+    """What is finished stays, and is looked at by `adopted.check`."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from semiseg.methods.base import Method\n\n\nclass Mine(Method):\n    def step(self, labeled, unlabeled, clock):\n"
+        '        return {"loss": self.task.supervised(self.student(labeled.image), labeled)}\n'
+    )
+    cells = [cell(n, options={"method": f"{mine}:Mine"}) for n in ("begun", "same")]
+    for name, code in (("begun", "of another file"), ("same", own.digest(f"{mine}:Mine"))):
+        storage.write_json(tmp_path / "cells" / name / "run.json", {"code": code})
+    seen = {}
+
+    def begin(cell, out, extra):
+        seen[cell.name] = (out / "cells" / cell.name / "run.json").exists()
+        raise OSError("that is all")
+
+    Runner(grid_of(tmp_path, cells), Log(tmp_path, True), lambda cell, run: 0.0, begin).run()
+    assert seen == {"begun": False, "same": True}

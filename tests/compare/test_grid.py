@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tiny
-from semiseg.compare.grid import plan, slug
+from semiseg.compare.grid import _short, plan, slug
 from semiseg.compare.request import route, separated
 from semiseg.data import decode
 from semiseg.errors import Refusal
@@ -334,3 +334,9 @@ def test_val_that_is_missing_is_said_for_what_it_is(ask, tmp_path, tested):
     assert any(
         "there is no val set, so every generation counts" in n for n in plan(replace(ask("im"), data=[data])).notes
     )
+
+
+def test_a_long_arm_has_a_name_that_a_folder_may_have():
+    arm = "im, " + ", ".join(f"{k}={'x' * 9}" for k in ("fill", "label", "gate", "reduce", "draw", "view", "route") * 3)
+    names = [_short(arm), _short(arm + ", seed=1")]
+    assert len(set(names)) == 2 and all(len(n) < 140 for n in names) and _short("im, fill=zero") == "im-fill=zero"

@@ -211,3 +211,67 @@ def test_planes_of_colours_are_colours(tmp_path):
     assert [p.code for p in check(root).errors] == ["D05"]
     (root / "classes.yaml").write_text(check(root).errors[0].fix.split("\n", 1)[1])
     assert check(root).ok and check(root).classes.coding == "colors"
+
+
+def test_white_is_the_foreground_whatever_its_index(tmp_path):
+    """Quantising a black and white picture may give a palette that begins with white."""
+    for name, palette in (("turned", ((255, 255, 255), (0, 0, 0))), ("usual", ((0, 0, 0), (255, 255, 255)))):
+        root = write(tmp_path / name, PLAIN["0/1"], [disc(k, 0, 1) for k in range(6)])
+        for k in range(6):
+            white = disc(k, 0, 1) if name == "usual" else 1 - disc(k, 0, 1)
+            image = Image.fromarray(white.astype(np.uint8), "P")
+            image.putpalette([c for colour in palette for c in colour])
+            image.save(root / f"masks/{k}.png")
+        checked = check(root)
+        assert checked.ok and checked.classes.values == ((1, 0) if name == "turned" else (0, 1))
+        assert checked.pixels["labeled"]["foreground"] < checked.pixels["labeled"]["background"]
+    (tmp_path / "turned/classes.yaml").write_text("values: {lesion: 0, skin: 1}")
+    assert check(tmp_path / "turned").classes.values == (0, 1), "who says what they mean is believed"
+
+
+def test_ignored_pixels_are_said(tmp_path):
+    root = write(tmp_path, PLAIN["0/1"], [disc(k, 0, 1) for k in range(6)])
+    for k in range(6):
+        mask = disc(k, 0, 1).astype(np.uint8)
+        mask[:4] = 255
+        (root / f"masks/{k}.png").write_bytes(png(mask))
+    share = 4 / mask.shape[0]
+    (text,) = (p.found for p in check(root).problems if p.code == "D37")
+    assert text.endswith(f"; {share:.1%} of the labeled pixels are ignored")
+
+
+def test_smoothed_colours_are_no_classes(tmp_path):
+    """Shades that lie on borders only are not offered for pasting; a colour for each object is called so."""
+    side = np.mgrid[:96, :96]
+    for name in ("smooth", "sharp", "objects"):
+        root = write(tmp_path / name, PLAIN["0/1"], [np.zeros((96, 96), np.uint8)] * 6)
+        for k in range(6):
+            far = ((side - np.array([40 + 3 * k, 48]).reshape(2, 1, 1)) ** 2).sum(0) ** 0.5
+            red = np.clip(255 * (24 - far) / 6, 0, 255) if name == "smooth" else 255 * (far < 24)
+            mask = np.stack([red, 0 * red, 0 * red], -1).astype(np.uint8)
+            for n in range(8) if name == "objects" else ():
+                mask[4 + 11 * n : 12 + 11 * n, 80:90] = 10 * n + 3, 9 * k + 40, 7
+            (root / f"masks/{k}.png").write_bytes(png(mask))
+        (problem,) = check(root).errors
+        assert problem.code == ("D09" if name == "smooth" else "D05")
+        assert ("borders only" in problem.found) == (name == "smooth")
+        assert ("each object has a colour of its own" in problem.fix) == (name == "objects")
+
+
+def test_numbered_objects_of_which_some_are_missing(tmp_path):
+    """Curated or cropped instance masks have gaps; classes are as far up in most images."""
+    random = np.random.default_rng(0)
+    for name, most, said in (
+        ("objects", [6, 9, 14, 20, 12, 8, 17, 10], True),
+        ("classes", [10, 11, 11, 9, 11, 10, 11, 11], False),
+    ):
+        masks = []
+        for n in most:
+            ids = np.setdiff1d(np.arange(n + 1), random.choice(np.arange(1, n), n // 5, replace=False))
+            masks.append(np.repeat(np.resize(ids, 32)[:, None], 32, 1).repeat(2, 0).repeat(2, 1).astype(np.uint8))
+        root = write(
+            tmp_path / name, ClassMap("multiclass", tuple(f"c{v}" for v in range(21)), values=tuple(range(21))), masks
+        )
+        found = [p for p in check(root).problems if p.code == "D38"]
+        assert bool(found) == said
+        assert not said or "1 to 6 up to 1 to 20 with few gaps" in found[0].found

@@ -234,3 +234,12 @@ def test_views_that_may_be_asked_for_are_those_that_there_are():
 def test_only_programs_that_refine_attach():
     assert {name for name in PROGRAMS if not program_class(name).attaches} >= {"committee"}
     assert program_class("im").attaches and program_class("im_moving").attaches
+
+
+def test_what_predicts_has_the_students_weights(tmp_path):
+    """A network around the student could be trained, and never be loaded again."""
+    text = RIGHT + "\n    def predictor(self):\n        return torch.nn.Sequential(self.student)\n"
+    path = write(tmp_path, "import torch\n\n" + text)
+    with pytest.raises(Refusal, match=r"C03: .*mine\.py:18 returns a network with other weights") as error:
+        own.made(method_class(f"{path}:Mine")(lambda *_: nn.Linear(1, 1), tiny.task_of("binary")))
+    assert error.value.exit == 2

@@ -13,8 +13,8 @@ from PIL import Image
 import semiseg
 import tiny
 from semiseg.batch import IGNORE
-from semiseg.programs.consensus import Rule, load
-from semiseg.programs.diagnostics import COUNTS, Counts, class_shares, collapse, mask_counts, quality
+from semiseg.programs.consensus import Rule, Stored, load
+from semiseg.programs.diagnostics import COUNTS, Counts, class_shares, collapse, mask_counts, mute, quality, unusual
 
 SIZE = 6
 
@@ -203,3 +203,20 @@ def test_no_quality_of_a_mask_that_nobody_is_taught_by(folders, tmp_path):
     assert "quality" not in summary["generations"][0] and "kept_per_class" in summary["generations"][0]
     assert not (tmp_path / "run/generation-1/errors.csv").exists()
     assert len(table(tmp_path / "run/generation-1/classes.csv")) == 1
+
+
+def test_settings_that_leave_out_more_than_is_disputed_are_said_as_such():
+    assert "hardly trained" in unusual(0.6, False)[0] and "settings" not in unusual(0.6, False)[0]
+    assert unusual(0.6, False, plain=False) == unusual(0.6, True, plain=False)
+    assert "by the settings" in unusual(0.6, False, plain=False)[0]
+
+
+def test_a_committee_whose_settings_leave_nothing_is_not_said_to_agree_on_nothing(prepared, tmp_path):
+    session = tiny.session(tmp_path, prepared("binary"))
+    for rule, share, said in (
+        (Rule(), 1.0, "agrees on no pixel"), (Rule(dilate=9), 1.0, "agrees on no pixel"),
+        (Rule(dilate=9), 0.3, "its settings leave none"),
+    ):  # fmt: skip
+        planes = torch.zeros(4, 1, dtype=torch.uint8), torch.zeros(4, 1, dtype=torch.uint8)
+        stored = Stored(planes, 1.0, {}, [{"image": "a", "inconsistent_share": 1.0, "disagreement": share}])
+        assert mute(session, stored, 2, rule) and said in session.warnings[-1]

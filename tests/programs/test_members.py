@@ -12,7 +12,8 @@ from semiseg import storage
 from semiseg.errors import Refusal
 from semiseg.programs.committee import Committee
 from semiseg.programs.im import IM
-from semiseg.programs.members import Share, shares
+from semiseg.programs.members import Share, shares, snapshot_steps
+from semiseg.programs.session import Member, Session
 from semiseg.training.config import Config
 from semiseg.training.prepare import Prepared
 
@@ -235,3 +236,24 @@ def test_who_forms_no_committee_learns_from_all_labels(prepared, tmp_path, monke
     whole = len(session.data.labeled)
     assert len(seen) == 6 and [n is None for n in seen] == [True, False, False, False, False, True]
     assert all(n < whole for n in seen[1:5])
+
+
+def test_no_snapshot_falls_on_a_look_at_val():
+    """The end is the best of those moments: it would be the same weights twice."""
+    for steps, count in ((20, 5), (50, 5), (1000, 4), (2000, 5), (60, 3)):
+        every = max(1, steps // 10)
+        moments = snapshot_steps(steps, count, every)
+        assert not any(m % every == 0 for m in moments) and len(set(moments)) == count - 1
+        assert all(0 <= a - b <= 1 for a, b in zip(snapshot_steps(steps, count), moments, strict=True))
+    assert snapshot_steps(8, 4, 2) == (5, 6, 7)  # one step earlier is another one's
+
+
+def test_two_snapshots_of_the_same_weights_are_said(prepared, tmp_path, monkeypatch):
+    """With so few steps that val is asked in each, the best may be what a snapshot was."""
+    for hashes in (("a", "b"), ("a", "a")):
+        session = tiny.session(tmp_path, prepared("binary"), steps=4, eval_every=1)
+        end = Member("generation-0/member-0", 0, {"hash": hashes[0]})
+        storage.write_json(tmp_path / end.folder / "snapshot-0/final/result.json", {"hash": hashes[1]})
+        monkeypatch.setattr(Session, "train", lambda *_, end=end, **__: end)
+        assert len(session.snapshots(0, 2, "s")) == 2
+        assert any("Two snapshots are the same weights" in w for w in session.warnings) == (hashes[0] == hashes[1])

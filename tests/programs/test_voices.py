@@ -250,3 +250,13 @@ def test_subfolders_of_a_data_folder_are_no_labels(tmp_path):
     one, two = (coded(tmp_path / n, v, "plate") for n, v in (("one", (0, 255)), ("two", (255, 0))))
     voices = open_all([one, two], None, tmp_path / "data")
     assert voices[0].lacks({"plate/00": (Path("plate/00.png"), (8, 8, 1, "uint8"))}) == []
+
+
+def test_class_files_of_more_classes_than_others(tmp_path):
+    """Each is right about its own masks: nobody is told to save class 2 as another one."""
+    few = declared(tmp_path / "a", (0, 1), "values: {background: 0, cell: 1, class 2: 2}\n")
+    more = declared(tmp_path / "b", (1, 3), "values: {background: 0, cell: 1, class 2: 2, class 3: 3}\n")
+    for order in ([few, more], [more, few]):
+        with pytest.raises(Refusal, match=r"P03: .*b/masks/classes.yaml speaks of .*class 3, and .* of .*class 2") as e:
+            open_all(order, None, tmp_path / "images")
+        assert e.value.exit == 2 and len(e.value.problems) == 1

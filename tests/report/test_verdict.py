@@ -56,7 +56,8 @@ def test_an_ensemble_learned_nothing_from_unlabeled_images():
 
 def test_few_val_images_only_seem_to_say_something():
     for gain, said in ((0.03, "seem to have helped"), (-0.03, "seem not to have helped")):
-        assert said in changed(summary(Fake(gain=gain)), counts={"val": 19}).sentence
+        verdict = changed(summary(Fake(gain=gain)), counts={"val": 19})
+        assert said in verdict.sentence and verdict.tone == "flat"
 
 
 def test_a_gain_that_did_not_promote_is_no_help():

@@ -11,8 +11,9 @@ from semiseg import storage
 from semiseg.compare.grid import Cell
 from semiseg.errors import CHECKPOINT, Problem, Refusal
 from semiseg.methods import own
+from semiseg.programs import PROGRAMS
 from semiseg.programs.train import configure
-from semiseg.training.config import FREE, RESOLVED, Config
+from semiseg.training.config import FREE, RESOLVED, Config, split_name
 from semiseg.training.prepare import default_rate
 
 
@@ -32,6 +33,12 @@ def check(cell: Cell, run: Path) -> None:
         found = f"was trained with other settings than its words mean today: {', '.join(changed)}"
         fix = "remove its folder to train it anew, or go on with the version of semiseg that trained it"
         raise Refusal(Problem("S08", f"cells/{cell.name}", found, fix), CHECKPOINT)
+
+
+def begun_otherwise(cell: Cell, run: Path) -> bool:
+    """Was an unfinished training of this cell begun with another file of the user's own? Nothing of it is of use then."""
+    code = storage.read_json(run / "run.json").get("code", "") if (run / "run.json").exists() else ""
+    return bool(code) and not own.same(split_name(str(cell.options["method"]), PROGRAMS)[0], code)
 
 
 def _values(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,10 +143,12 @@ class Runner:
                 for name in [n for n, reading in self.readings.items() if reading.done()]:
                     self._collect(name, self.readings.pop(name))
                 while free and (following := self._next()):
-                    if finished(self.out / "cells" / following.name):  # by a process that outlived another comparison
+                    if finished(run := self.out / "cells" / following.name):  # by one that outlived another comparison
                         self._ended(following.name, 0)
                     else:
-                        self._start(following, free.pop(0))
+                        if adopted.begun_otherwise(following, run):
+                            storage.remove(run)
+                        free += self._start(following, free.pop(0))
                 bar(self._steps(), self._note())
                 time.sleep(POLL if any(r.status in ("waiting", "running") for r in self.rows.values()) else 0)
         return list(self.rows.values())
@@ -166,13 +168,16 @@ class Runner:
             self.rows[cell.name].message = ""
         return busy
 
-    def _start(self, cell: Cell, slot: dict[str, str]) -> None:
+    def _start(self, cell: Cell, slot: dict[str, str]) -> list[dict[str, str]]:
+        """Begin to train a cell; the slot is left where that cannot be."""
         row = self.rows[cell.name]
         try:
             self.running[cell.name] = self.begin(cell, self.out, slot), slot
-            row.status = "running"
         except OSError as error:
             row.status, row.message = "failed", f"could not be started: {error}"
+            return [slot]
+        row.status = "running"
+        return []
 
     def _ended(self, name: str, code: int) -> None:
         """A process is over: what it trained is read next."""

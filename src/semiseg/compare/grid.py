@@ -172,9 +172,6 @@ def _cells(
 
 def _short(arm: str) -> str:
     """An arm as part of a folder's name. Files of one name in two folders are two methods: theirs tell them apart."""
-    if ".py:" in arm:
-        path, _, name = arm.partition(".py:")
-        arm = f"{Path(path).as_posix()}.py:{name}"  # ./mine.py is mine.py
     apart = ".py:" in arm and "/" in arm.partition(".py:")[0]
     said = slug(arm)
     return said[:LONGEST] + f"-{hashlib.sha256(arm.encode()).hexdigest()[:6]}" * (apart or len(said) > LONGEST)

@@ -50,7 +50,7 @@ th[scope=row] { min-width: clamp(8.5rem, 18vw, 13rem); }
 
 def page(grid: Grid, groups: Sequence[Group], rows: Sequence[Row], typed: str) -> str:
     """The whole page as text."""
-    title = f"{', '.join(_asked(groups)) or 'labels only'} on {', '.join(dict.fromkeys(g.data for g in groups))}"
+    title = f"{' · '.join(_asked(groups)) or 'labels only'} on {', '.join(dict.fromkeys(g.data for g in groups))}"
     paths = {c.data: c.path for c in grid.cells}
     shown = [g for g in groups if any(a.readings for a in g.arms)]
     parts = [_group(g, n) for n, g in enumerate(groups)]

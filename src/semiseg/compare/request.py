@@ -134,6 +134,12 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
         problems.append(Problem("C03", "--methods", "names no method", "semiseg methods lists them"))
     for text in request.methods:
         name, *typed = text.split("@")
+        if ".py:" in name:  # ./mine.py is mine.py
+            path, _, its = name.partition(".py:")
+            name = f"{Path(path).as_posix()}.py:{its}"
+        if not all(words.strip() for words in typed):
+            problems.append(Problem("C04", text, "has nothing behind an @", f"write {name or 'METHOD'}@key=value"))
+            continue
         own, longer = _longer(typed)
         try:
             method, program = split_name(name, PROGRAMS)

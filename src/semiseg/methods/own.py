@@ -217,7 +217,7 @@ def _unknown(cls: type, views: Any) -> Iterator[Problem]:
 
 
 def made(method: Method) -> Method:
-    """A fresh method, looked over: it has a network and asks for views that there are."""
+    """A fresh method, looked over: it has a network, asks for views that there are, and predicts with its network."""
     from torch import nn
 
     cls = type(method)
@@ -228,6 +228,10 @@ def made(method: Method) -> Method:
         raise Refusal(Problem("C03", where(cls, "__init__") or cls.__name__, "makes no network", fix), USAGE)
     if problems := [*_unknown(cls, method.views)]:
         raise Refusal(problems, USAGE)
+    if "predictor" in vars(cls) and method.predictor().state_dict().keys() != method.student.state_dict().keys():
+        found = "returns a network with other weights than the student's, which no model could be loaded from"
+        fix = "return self.student, or another network that make() built"
+        raise Refusal(Problem("C03", where(cls, "predictor") or cls.__name__, found, fix), USAGE)
     return method
 
 

@@ -139,20 +139,16 @@ def _classes(folders: Sequence[Path], beside: Path) -> ClassMap:
 
 
 def _one_meaning(file: Path, spec: Spec, folders: Sequence[Path]) -> None:
-    """Refuses (P03) folders of masks whose class files speak of other values or another number of classes."""
+    """Refuses (P03) folders of masks whose class files speak of more or fewer classes; a lone one has a background."""
     wrong = []
     for other in dict.fromkeys(f for folder in folders for f in (folder / FILE, inside(folder) / FILE)):
         theirs, _ = read_spec(other)
-        if theirs and _coded(theirs) != _coded(spec):
+        if theirs and max(2, len(theirs.names)) != max(2, len(spec.names)):
             found = f"speaks of {', '.join(theirs.names)}, and {shown(file)} of {', '.join(spec.names)}"
             fix = "write the masks of all members in one coding, with the same names"
             wrong.append(Problem("P03", shown(other), found, fix))
     if wrong:
         raise Refusal(wrong, USAGE)
-
-
-def _coded(spec: Spec) -> tuple[object, ...]:
-    return len(spec.names), spec.values, spec.colors
 
 
 def ready(session: Session, rule: Rule) -> list[Voice]:
