@@ -6,6 +6,7 @@ import inspect
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def check_folder(data: Path, size: int | None, labels: str, out: Path | None, as
     assert checked.classes is not None
     lines = [
         f"{data}: {counts['labeled']} labeled, {counts['unlabeled']} unlabeled, {counts['val']} val, {counts['test']} test",
-        f"images: {checked.channels} channels, {checked.dtype}, sizes {_sizes(checked.sizes)}",
+        f"images: {checked.channels} channel{'s' * (checked.channels != 1)}, {checked.dtype}, {_sizes(checked.sizes)}",
         f"{checked.classes.kind}: {', '.join(checked.classes.names)}",
         *said,
     ]
@@ -68,8 +69,9 @@ def _free(out: Path, data: Path) -> None:
         raise Refusal(Problem("C10", f"--out {out}", "is something else already", "choose another file"), USAGE)
 
 
-def _sizes(sizes: Any) -> str:
-    return " … ".join(dict.fromkeys("×".join(map(str, s)) if isinstance(s, tuple | list) else str(s) for s in sizes))
+def _sizes(sizes: Sequence[tuple[int, int]]) -> str:
+    """Of (height, width), as all messages say them: width and height."""
+    return " … ".join(dict.fromkeys(f"{width}x{height}" for height, width in sizes)) + " pixels"
 
 
 def train_folder(
@@ -160,7 +162,7 @@ def find_consensus(committee: list[str], images: Path, out: Path, members: bool,
     lines.append(f"inconsistent: {result['inconsistent_share']:.1%} of the pixels, mapped in {out}/inconsistency")
     if everywhere := result["inconsistent_everywhere"]:
         some = ", ".join(everywhere[:3]) + (", …" if len(everywhere) > 3 else "")
-        lines.append(f"Note: images that are inconsistent everywhere and teach nothing: {len(everywhere)}, {some}")
+        lines.append(f"Note: images that are inconsistent everywhere and teach nothing ({len(everywhere)}): {some}")
     if not result["inconsistent_share"]:
         lines.append("Note: the members never disagree, so no image comes before another: are they the same?")
     if result["never_predicted"]:

@@ -62,14 +62,7 @@ def inconsistency_mask(
     """
     labels = labels if isinstance(labels, Tensor) else _tensor(labels)
     multilabel = labels.ndim == 5 if task is None else bool(task.multilabel)
-    if labels.ndim != (5 if multilabel else 4):
-        raise _usage("labels", f"have shape {tuple(labels.shape)}", "(M,B,H,W) class ids or (M,B,K,H,W) label channels")
-    if labels.is_floating_point():
-        raise _usage("labels", f"are {labels.dtype}".replace("torch.", ""), "class ids or 0/1: discretise first")
-    if labels.dtype in (torch.uint16, torch.uint32, torch.uint64):  # with which torch does little
-        labels = labels.long()
-    if labels.dtype in (torch.bool, torch.int8):  # which could not hold the fill
-        labels = labels.to(torch.uint8 if labels.dtype == torch.bool else torch.int16)
+    labels = _whole(labels, 5 if multilabel else 4)
     members = labels.shape[0]
     if members < 2:
         raise _usage("committee", f"has {members} member", "at least 2: one model cannot disagree with itself")
@@ -100,6 +93,17 @@ def inconsistency_mask(
         label = _grown(label, before, agree & ~before, multilabel)
     blocked = ~(agree if multilabel else agree.squeeze(1))
     return Consensus(label if fill is None else label.masked_fill(blocked, fill), agree)
+
+
+def _whole(labels: Tensor, ndim: int) -> Tensor:
+    """Labels of a type that holds the fill and that torch computes with. Refuses another shape, and fractions."""
+    if labels.ndim != ndim:
+        raise _usage("labels", f"have shape {tuple(labels.shape)}", "(M,B,H,W) class ids or (M,B,K,H,W) label channels")
+    if labels.is_floating_point():
+        raise _usage("labels", f"are {labels.dtype}".replace("torch.", ""), "class ids or 0/1: discretise first")
+    wider = {torch.bool: torch.uint8, torch.int8: torch.int16}
+    wider |= dict.fromkeys((torch.uint16, torch.uint32, torch.uint64), torch.int64)
+    return labels.to(wider.get(labels.dtype, labels.dtype))
 
 
 def _tensor(labels: Any) -> Tensor:

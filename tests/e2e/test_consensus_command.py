@@ -222,11 +222,13 @@ def test_members_that_are_equal_and_a_class_that_nobody_predicts(
         for k in range(2):
             save(tmp_path / tool / f"u{k}.png", np.zeros((32, 32), np.uint8))
     out = semiseg("consensus", "one", "two", "--images", folder / "data/unlabeled", "--out", "out", "--json").out
+    same = semiseg("consensus", "one", "two", "--images", folder / "data/unlabeled", "--out", "out")
+    assert "Note: the members never disagree" in same.out, same.text
     said = json.loads(out)
     assert said["inconsistent_share"] == 0 and said["never_predicted"] == said["classes"] == ["foreground"]
     save(tmp_path / "two/u0.png", np.ones((32, 32), np.uint8))
     ended = semiseg("consensus", "one", "two", "--images", folder / "data/unlabeled", "--out", "out2")
-    assert "Note: 1 images are inconsistent everywhere and teach nothing: u0" in ended.out, ended.text
+    assert "Note: images that are inconsistent everywhere and teach nothing (1): u0" in ended.out, ended.text
     assert (pixels(tmp_path / "out2/masks/u0.png") == 255).all()  # 0/1 masks: 255 is ignore
 
 

@@ -133,10 +133,7 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
     if not request.methods:
         problems.append(Problem("C03", "--methods", "names no method", "semiseg methods lists them"))
     for text in request.methods:
-        name, *typed = text.split("@")
-        if ".py:" in name:  # ./mine.py is mine.py
-            path, _, its = name.partition(".py:")
-            name = f"{Path(path).as_posix()}.py:{its}"
+        name, *typed = _plain(text).split("@")
         if not all(words.strip() for words in typed):
             problems.append(Problem("C04", text, "has nothing behind an @", f"write {name or 'METHOD'}@key=value"))
             continue
@@ -188,6 +185,12 @@ def configured(request: Request, problems: list[Problem], notes: list[str]) -> l
             found = f"fits none of the methods. {nearest(key, keys)}".strip()
             problems.append(Problem("C04", f"--set {text}", found, "semiseg methods NAME lists arguments"))
     return list(asked.values())
+
+
+def _plain(text: str) -> str:
+    """./mine.py:Mine as mine.py:Mine."""
+    path, py, its = text.partition(".py:")
+    return f"{Path(path).as_posix()}{py}{its}" if py else text
 
 
 def _longer(typed: Sequence[str]) -> tuple[list[str], int]:

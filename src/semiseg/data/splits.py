@@ -18,6 +18,10 @@ from semiseg.data.index import SPLITS, Index, Item, order
 from semiseg.data.walk import Masks, Scan, nfc, scan, scan_masks
 from semiseg.errors import Problem, nearest, usage
 
+OUTLINES = (".json", ".geojson", ".roi", ".zip", ".xml")
+"""What annotation programs save outlines in: LabelMe, COCO, QuPath, Fiji, CVAT."""
+ELSEWHERE = "move them elsewhere"
+
 
 def read_list(path: Path) -> tuple[list[str], list[Problem]]:
     """The entries of a split file without blank lines, and what is wrong with the file (D17, D19)."""
@@ -164,8 +168,10 @@ def leftovers(root: Path, scans: Sequence[Scan]) -> list[Problem]:
                         (([p for s in scans for p in s.special]), "are pipes, sockets or devices")):  # fmt: skip
         if paths:
             names = ", ".join(shown(p.relative_to(root)) for p in paths[:3]) + (", ..." if len(paths) > 3 else "")
-            found = f"holds {len(paths)} files that {what} and are skipped: {names}"
-            problems.append(Problem("D31", shown(root), found, "move them elsewhere", level="warning"))
+            found = f"holds files that {what} and are skipped ({len(paths)}): {names}"
+            outlines = any(p.suffix.lower() in OUTLINES for p in paths)
+            fix = "draw outlines as masks, see docs/how-to/data.md; move the files elsewhere" if outlines else ELSEWHERE
+            problems.append(Problem("D31", shown(root), found, fix, level="warning"))
     return problems
 
 
