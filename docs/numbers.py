@@ -19,9 +19,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("methods_small.csv",)
-TABLE = re.compile(r"(<!-- table: ((?:methods_\w+|does_it_help)\.csv)( val)? -->\n).*?(?=<!-- end -->)", re.S)
+TABLE = re.compile(r"(<!-- table: ((?:methods_\w+|does_it_help\w*)\.csv)( val)? -->\n).*?(?=<!-- end -->)", re.S)
 ABLATION = re.compile(r"(<!-- ablation: (\w+) -->\n).*?(?=<!-- end -->)", re.S)
-PAIRS = re.compile(r"(<!-- pairs: (does_it_help_pairs\.csv) (\w+) -->\n).*?(?=<!-- end -->)", re.S)
+PAIRS = re.compile(r"(<!-- pairs: (does_it_help\w*_pairs\.csv) (\w+) -->\n).*?(?=<!-- end -->)", re.S)
 NEXT = re.compile(r"(<!-- label_next: (\w+) -->\n).*?(?=<!-- end -->)", re.S)
 MARK = re.compile(r"(<!-- numbers: (\w+) -->\n).*?(?=\n## |\Z)", re.S)
 
