@@ -58,7 +58,8 @@ def test_planes_are_the_inconsistency_mask_of_the_members_labels(asked, rule):
         plain = inconsistency_mask(votes_of(networks, session, i), task).inconsistent.float().mean().item()
         want = {"inconsistent_share": shares[-1], "disagreement": plain}  # the second whatever the rule
         assert stored.rows[i] == {"image": store.names[i], **{k: pytest.approx(v, abs=1e-6) for k, v in want.items()}}
-    assert stored.share == pytest.approx(sum(shares) / len(shares), abs=1e-6)
+    size = store.height * store.width
+    assert stored.share == pytest.approx(float((torch.tensor(shares) * size).sum() / size.sum()), abs=1e-6)
     always = task.multilabel and rule.agreement == 2  # of three answers yes or no two are always equal
     assert (stored.share > 0) != always
 

@@ -34,7 +34,7 @@ AUGMENT = {"none": None, "default": views.VIEWS["train"], "strong": views.VIEWS[
 
 @dataclass(frozen=True)
 class Drawing:
-    """How unlabeled images are drawn where it is not, as otherwise, each once in a pass and augmented as labeled ones.
+    """How unlabeled images are drawn; by default each once in a pass, augmented as labeled ones are.
 
     multiplicity: (N,) long >= 0, how often each image comes in a pass; 0 leaves it out. clean: it comes once more as it
     is, without any augmentation, when its multiplicity is not 0. geometry, colors: of the augmented copies (colors is

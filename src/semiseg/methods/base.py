@@ -47,7 +47,8 @@ class Method(nn.Module):
     ramp = 0.0
     views: tuple[str, ...] = ("strong",)
     uses_unlabeled = True  # False: unlabeled images are drawn only when a refiner brings their consensus
-    students: ClassVar[Mapping[str, object]] = MappingProxyType({})  # arguments of theirs alone, and what others have
+    students: ClassVar[Mapping[str, object]] = MappingProxyType({})  # arguments that mean something under a consensus
+    # alone, and the value that they count as (in a model's fingerprint) where there is none
 
     def __init__(self, make: Make, task: Task) -> None:
         super().__init__()

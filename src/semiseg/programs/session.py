@@ -95,7 +95,7 @@ class Session:
     ) -> Member:
         """Train one member (or find it finished). Members of one index see the same labeled stream in every generation.
 
-        whole: it learns from all labels, because it forms no committee; unless it is scored on those it does not learn from.
+        whole: it learns from all labels, also where members learn from parts of them; but not from a fold it is scored on.
         start: the member whose weights it begins with, instead of random ones.
         """
         share = self.share(index)
@@ -118,9 +118,12 @@ class Session:
         apart = (*key, *share.key, *moments)  # one with snapshots is not one without, though it ends as it does
         shape = "" if attached else config.shape(apart, method or config.method, data.checked.hash)
         store = self.scored_on(index)
-        job = Job(self.run / name, key, title, config, feed, build, partial(self._score, store) if len(store) else None,
-                  0 if share.held else len(store), self.log, shape,
-                  tuple(Path(run) / name for run in config.sources()), moments)  # fmt: skip
+        job = Job(
+            self.run / name, key, title, config, feed, build, log=self.log, shape=shape, moments=moments,
+            evaluate=partial(self._score, store) if len(store) else None,
+            val_images=0 if share.held else len(store),
+            reuse=tuple(Path(run) / name for run in config.sources()),
+        )  # fmt: skip
         with self.log.timed("train"):
             member = Member(name, generation, fit(job))
         self.members.append(member)
