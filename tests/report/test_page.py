@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -228,3 +229,13 @@ def test_what_the_mask_is_worth(run):
     assert found == sorted(found)
     edit(run, generations=[{"generation": 0, "inconsistent_share": 0.1}])
     assert "Does disagreement" not in page(run).text and "left to learn" not in page(run).text
+
+
+def test_a_difference_that_few_images_say_has_no_colour(run):
+    """Of the tile at the top, as of the sentence above it."""
+    tile = re.compile(r'Δ to labels only.*?<span class="(\w+)">', re.S)
+    for images, kind in ((40, "up"), (2, "same")):
+        summary = json.loads((run / "summary.json").read_text())
+        edit(run, counts=summary["counts"] | {"val": images})
+        text = write_report(run).read_text(encoding="utf-8")
+        assert tile.search(text)[1] == kind

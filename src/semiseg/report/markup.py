@@ -51,13 +51,13 @@ def signed(value: float) -> str:
     return f"{'+' if value > 0 else '−'}{abs(value):.3f}"
 
 
-def delta(after: Any, before: Any) -> str:
-    """The cell of a difference: sign in the text, so that colour is never the only carrier."""
+def delta(after: Any, before: Any, sure: bool = True) -> str:
+    """The cell of a difference: sign in the text, so that colour is never the only carrier. Without colour if not sure."""
     new, old = number(after), number(before)
     if new is None or old is None:
         return f'<span class="none">{DASH}</span>'
     change = new - old
-    kind = "same" if abs(change) < 0.0005 else "up" if change > 0 else "down"
+    kind = "same" if abs(change) < 0.0005 or not sure else "up" if change > 0 else "down"
     return f'<span class="{kind}">{signed(change)}</span>'
 
 

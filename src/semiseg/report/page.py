@@ -98,7 +98,8 @@ def _tiles(facts: Facts, verdict: Verdict) -> str:
         under = f"Dice {score(model.val.get('dice'))}" if number(model.val.get("dice")) is not None else "the model"
         tiles.append((f"mIoU on {on(summary)}", score(model.miou), under))
         if verdict.compared and base and base.miou is not None:
-            tiles.append(("Δ to labels only", delta(model.miou, base.miou), f"labels only {score(base.miou)}"))
+            gain = delta(model.miou, base.miou, sure=verdict.tone != "flat")
+            tiles.append(("Δ to labels only", gain, f"labels only {score(base.miou)}"))
     for title, metrics in used.test_scores(facts)[:1]:
         tiles.append(("mIoU on test", score(metrics.get("miou")), title))
     shares = [v for g in facts.generations if (v := number(g.get("inconsistent_share"))) is not None]
