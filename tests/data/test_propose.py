@@ -275,3 +275,15 @@ def test_numbered_objects_of_which_some_are_missing(tmp_path):
         found = [p for p in check(root).problems if p.code == "D38"]
         assert bool(found) == said
         assert not said or "1 to 6 up to 1 to 20 with few gaps" in found[0].found
+
+
+def test_photographs_are_no_masks(tmp_path):
+    """The few values that smooth areas leave over are not offered as classes."""
+    root = write(tmp_path, PLAIN["0/1"], [disc(k, 0, 1) for k in range(6)])
+    side = np.mgrid[:48, :48]
+    for k in range(6):
+        light = 140 + 60 * np.sin(side[0] / (9 + k)) * np.cos(side[1] / 7)
+        (root / f"images/{k}.png").write_bytes(png(light.astype(np.uint8)))
+        (root / f"masks/{k}.png").write_bytes(png(np.where(light > 190, 251, light).astype(np.uint8)))
+    (problem,) = check(root).errors
+    assert problem.code == "D08" and "as photographs" in problem.found and "values:\n" not in problem.fix

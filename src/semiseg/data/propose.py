@@ -144,8 +144,8 @@ def _values(found: Found) -> tuple[ClassMap | None, list[Problem]]:
     dense = ids[-1] < min(MAX_CLASSES, max(PLAIN_RUN, 2 * len(ids) + 8))
     if len(ids) > MAX_CLASSES or not (dense or indexed):
         some = ", ".join(map(str, sorted(used)[:8])) + (", ..." if len(used) > 8 else "")
-        if len(used) > PLAIN_RUN:
-            return None, [_many(found, len(used))]
+        if len(counts) > PLAIN_RUN:
+            return None, [_many(found, len(counts))]
         text = f"and the other masks hold the grey values {some}, which are no ids 0, 1, 2, ..."
         fix = PREDICTED + block(values=sorted(used), path=shown(found.file))
         return None, [Problem("D08", found.where, text, fix)]
@@ -239,7 +239,8 @@ def _unlabeled(found: Found) -> Problem:
 def _many(found: Found, count: int) -> Problem:
     """D08 by the mask with most values: so many, far apart, are hardly classes."""
     most = max(found.facts, key=lambda f: len(f.values[0]))
-    text = f"holds {len(most.values[0])} of the {count} grey values of all masks, as probabilities or resized masks do"
+    held = len(most.values[0])
+    text = f"holds {held} of the {count} grey values of all masks, as photographs, probabilities or resized masks do"
     fix = "save ids 0, 1, 2, ..., resized with nearest neighbour only; or, where each value is a class, name them all"
     return Problem("D08", shown(most.path), text, f"{PREDICTED}{fix} under values: in {shown(found.file)}")
 
