@@ -240,8 +240,10 @@ def test_nothing_heavy_is_imported():
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data")
-@pytest.mark.parametrize("name, kind, count", [("vnc_em", "multilabel", 3), ("chase_db1", "binary", 1)])
-def test_real_sets_pass(name, kind, count):
-    checked = check(REAL / name, size=256)
+@pytest.mark.parametrize("name, kind, count, size", [
+    ("vnc_em", "multilabel", 3, 256), ("chase_db1", "binary", 1, 256), ("camvid", "multiclass", 11, 128),
+])  # fmt: skip
+def test_real_sets_pass(name, kind, count, size):
+    checked = check(REAL / name, size=size)
     assert checked.ok and checked.classes.kind == kind and checked.classes.channels == count
     assert not checked.warnings

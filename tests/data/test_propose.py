@@ -264,6 +264,7 @@ def test_numbered_objects_of_which_some_are_missing(tmp_path):
     for name, most, said in (
         ("objects", [6, 9, 14, 20, 12, 8, 17, 10], True),
         ("classes", [10, 11, 11, 9, 11, 10, 11, 11], False),
+        ("streets", [10, 10, 9, 10, 8, 9, 10, 4], False),
     ):
         masks = []
         for n in most:

@@ -16,7 +16,9 @@ Shape = tuple[int, int, int, str]
 OBJECTS, COUNTS = 5, 3
 """Masks number objects if each holds 1 to n without a gap, n is OBJECTS or more in one and differs in COUNTS of them."""
 DENSE, MANY = 0.6, 10
-"""And where few are missing: so many of 1 to n are there, n is MANY or more in one and not half as large in another."""
+"""And where few are missing: such a share of 1 to n is there, n is MANY or more in one mask, at most half of that in a
+quarter of them, and the same in no more than a quarter. Of classes the last few are the highest in nearly every mask.
+"""
 COLORS = 4
 """Channels of a photograph; more may be a stack that was saved as one file."""
 
@@ -107,7 +109,8 @@ def numbered(index: Index, classes: ClassMap | None, seen: Sequence[Seen]) -> li
     if len(set(last)) < COUNTS or last[-1] < OBJECTS:
         return []
     whole = all(max(found, default=0) == len(found) for found in ids)
-    dense = sum(map(len, ids)) >= DENSE * sum(last) and last[-1] >= max(MANY, 2 * last[0])
+    spread = 2 * last[len(last) // 4] <= last[-1] and max(Counter(last).values()) <= len(last) / 4
+    dense = sum(map(len, ids)) >= DENSE * sum(last) and last[-1] >= MANY and spread
     if not (whole or dense):
         return []
     gaps = "without a gap" if whole else "with few gaps"

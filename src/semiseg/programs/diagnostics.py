@@ -227,6 +227,9 @@ def collapse(kept: dict[str, float | None], labeled: dict[str, float | None]) ->
     return said
 
 
+LOWER = "lower its agreement, erode or dilate"
+
+
 def mute(session: Session, stored: Stored, generation: int, rule: Rule) -> bool:
     """Does a consensus teach nothing at all? A given committee's is refused (exit 3); models of one's own can be shipped."""
     if stored.planes[1].any():
@@ -234,12 +237,11 @@ def mute(session: Session, stored: Stored, generation: int, rule: Rule) -> bool:
     found = "agrees on no pixel of any unlabeled image, so there is nothing to learn from it"
     strict = not rule.plain and any((row["disagreement"] or 0) < 1 for row in stored.rows)
     if strict:
-        found = "agrees on some pixels, of which its settings leave none: lower agreement, erode or dilate"
+        found = "agrees on some pixels, of which its settings leave none"
     if generation == 1 and (given := session.data.config.committee):
         fix = "look at what its members say with `semiseg consensus`, and give some that label the same classes"
-        fix = ("set them" if strict else fix) + ", with another --out"
-        raise Refusal(Problem("P06", given, found, fix), DATA)
-    session.warnings.append(f"The committee {found}{'' if strict else ': train longer, with more --steps'}.")
+        raise Refusal(Problem("P06", given, found, f"{LOWER if strict else fix}, with another --out"), DATA)
+    session.warnings.append(f"The committee {found}: {LOWER if strict else 'train longer, with more --steps'}.")
     return True
 
 
