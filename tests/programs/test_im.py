@@ -123,13 +123,13 @@ def member(name="m", **val):
 def test_promotion(selectable):
     """Enough val images: pooled mIoU. Few: the mean of the paired differences per image. Equal is not better."""
     session = SimpleNamespace(folded=False, selectable=lambda: selectable)
-    old = member(miou=0.5, iou_per_image=0.5)
+    old = dict(miou=0.5, iou_per_image=0.5)
     for miou, per_image in ((0.6, 0.4), (0.4, 0.6), (0.5, 0.5)):
-        promoted, why = judge(session, old, member(miou=miou, iou_per_image=per_image))
+        promoted, why = judge(session, old, dict(miou=miou, iou_per_image=per_image))
         assert promoted == ((miou if selectable else per_image) > 0.5)
         assert ("miou" if selectable else "iou_per_image") in why and "0.5000 →" in why
-    assert judge(session, member(), member())[0]
-    assert judge(session, member(miou=None, iou_per_image=None), member(miou=0.1, iou_per_image=0.1))[0]
+    assert judge(session, None, None)[0]
+    assert judge(session, dict(miou=None, iou_per_image=None), dict(miou=0.1, iou_per_image=0.1))[0]
 
 
 def test_best_needs_enough_val_images(prepared, tmp_path, monkeypatch):

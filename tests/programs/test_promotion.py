@@ -10,7 +10,7 @@ from torch import nn
 
 import semiseg
 import tiny
-from semiseg.programs import _generations, _promotion, diagnostics, train
+from semiseg.programs import _promotion, diagnostics, train
 from semiseg.programs._promotion import EveryImage, every_image, judge, shipped
 from semiseg.programs.base import Outcome
 from semiseg.programs.session import Member
@@ -46,7 +46,7 @@ def test_an_empty_image_that_stays_empty_counts():
     eager, shy = (Member(n, 0, {"val": every_image(session, [Member(n, 0, {})])}) for n in nets)
     assert eager.val["iou_per_image"] == pytest.approx((0 + 0.5) / 2)
     assert shy.val["iou_per_image"] == pytest.approx((1 + 0.5) / 2)
-    assert judge(session, eager, shy)[0] and not judge(session, shy, eager)[0]
+    assert judge(session, eager.val, shy.val)[0] and not judge(session, shy.val, eager.val)[0]
 
 
 def test_an_image_of_which_nothing_is_known_counts_for_nobody():
@@ -61,7 +61,7 @@ def test_a_run_is_promoted_by_it_and_says_each_warning_once(folders, tmp_path, m
     def scores(session, members):
         return {"miou": None, "iou_per_image": 0.5 + 0.1 * members[0].generation}
 
-    monkeypatch.setattr(_generations, "every_image", scores)
+    monkeypatch.setattr(_promotion, "every_image", scores)
     monkeypatch.setattr(diagnostics, "collapse", lambda *_: 2 * ["Said twice."])
     summary = semiseg.train(folders["binary"], tmp_path / "run", method="im", sets=tiny.words(members=2), **SMALL)
     last = summary["generations"][-1]

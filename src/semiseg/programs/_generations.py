@@ -16,7 +16,7 @@ from semiseg.inconsistency import InconsistencyMask
 from semiseg.methods import method_class
 from semiseg.methods.base import Refiner, trained_networks
 from semiseg.programs._lessons import pooled, school
-from semiseg.programs._promotion import every_image, judge
+from semiseg.programs._promotion import deciding, judge
 from semiseg.programs._recipes import DRAWS, FRESH, PAPER, PRESETS, STARTS, VIEWED, Recipe, unlike_paper
 from semiseg.programs.base import Outcome, Program, baseline
 from semiseg.programs.consensus import Rule, Stored, consensus, on_device
@@ -185,11 +185,10 @@ class Generations(Program):
             school, planes = self.lessons(session, generation, stored)
             taught = self._train(school, generation, committee, refine=self.refiner(session, planes), planes=planes)
             best = session.best(taught)
-            scored = self._scored(session, taught, best)
-            pair = (self._compared(session, group, model), self._compared(session, taught, best))
-            promoted, reason = judge(session, *pair)
+            old, new = (deciding(session, self._asked(session, *of)) for of in ((group, model), (taught, best)))
+            promoted, reason = judge(session, old, new)
             session.add_generation(generation, taught, promoted, reason)
-            session.add_arm(f"{self.name}, generation {generation}", best.folder, scored.val)
+            session.add_arm(f"{self.name}, generation {generation}", best.folder, self._val(session, taught, best))
             committee = taught
             if promoted:
                 model, group, why, failed = best, taught, reason, 0
@@ -249,7 +248,7 @@ class Generations(Program):
     def _arms(self, session: Session, committee: list[Member], base: Member | None) -> None:
         first, best = committee[0], session.best(committee)
         number = f"{len(committee)}{' snapshots' if self.members_by == 'snapshots' else ''}"
-        session.add_arm(self._plain(session, first, base), first.folder, self._scored(session, committee, first).val)
+        session.add_arm(self._plain(session, first, base), first.folder, self._val(session, committee, first))
         if session.selectable():
             session.add_arm(f"best of {number} on val", best.folder, best.val)
         if session.folded:
@@ -263,24 +262,19 @@ class Generations(Program):
         method = session.data.config.method
         return "labels only" if base is first else f"{method}, generation 0" if self._in_a_row(session) > 1 else method
 
-    def _scored(self, session: Session, group: list[Member], member: Member) -> Member:
-        """The member with the score that is compared. With folds it is pooled over those that all generations have."""
-        if not session.folded:
-            return member
-        return replace(member, result={**member.result, "val": session.out_of_fold(group[: self._both(session)])})
+    def _val(self, session: Session, group: list[Member], member: Member) -> dict[str, Any] | None:
+        """METRICS of a member of a group, as the table shows them."""
+        return session.out_of_fold(self._asked(session, group, member)) if session.folded else member.val
+
+    def _asked(self, session: Session, group: list[Member], member: Member) -> list[Member]:
+        """Who is scored for a member of a group: it alone, or with folds those whose folds all generations have."""
+        return group[: self._both(session)] if session.folded else [member]
 
     def _both(self, session: Session) -> int:
         """Folds that all generations and the labels-only baseline have."""
         config = session.data.config
         alone = config.method != "supervised" or config.committee or self._in_a_row(session) > 1  # baseline: fold 0
         return 1 if alone else min(self.members, self.students)
-
-    def _compared(self, session: Session, group: list[Member], member: Member) -> Member:
-        """The member with the score that decides on promotion: below 20 val images one of the same images for all."""
-        if session.selectable() or not (member.val or session.folded):
-            return member
-        asked = group[: self._both(session)] if session.folded else [member]
-        return replace(member, result={**member.result, "val": every_image(session, asked)})
 
     def _watch(self, session: Session, share: float | None) -> None:
         given = bool(session.data.config.committee) and len(session.generations) == 1

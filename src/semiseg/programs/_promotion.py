@@ -34,19 +34,31 @@ def every_image(session: Session, members: Sequence[Member]) -> dict[str, Any]:
     return metrics.compute()
 
 
-def judge(session: Session, model: Member, candidate: Member, unsaid: bool = True) -> tuple[bool, str]:
-    """Is the candidate better on val? Below 20 val images: on the mean of paired per-image differences.
+def deciding(session: Session, asked: Sequence[Member]) -> dict[str, Any] | None:
+    """The METRICS that decide about a model, None without val: its own on val; below 20 val images those of `every_image`.
 
-    unsaid: the answer where there is nothing to score.
+    asked: the model alone, or where each member has its own fold those whose folds are pooled.
     """
-    if model.val is None or candidate.val is None:
+    if session.selectable() or asked[0].val is None:
+        return asked[0].val
+    return every_image(session, asked)
+
+
+def judge(
+    session: Session, old: dict[str, Any] | None, new: dict[str, Any] | None, unsaid: bool = True
+) -> tuple[bool, str]:
+    """Is the new model better? Below 20 val images: on the mean of paired per-image differences. And why.
+
+    old, new: what is `deciding`. unsaid: the answer where there is nothing to score.
+    """
+    if old is None or new is None:
         return unsaid, "there is no val set, so it cannot be said"
     name = "miou" if session.selectable() else "iou_per_image"
-    old, new = model.val[name], candidate.val[name]
-    if old is None or new is None:
+    before, after = old[name], new[name]
+    if before is None or after is None:
         return unsaid, "val has nothing to score"
-    text = f"{name} on {'held-out labels' if session.folded else 'val'} {old:.4f} → {new:.4f}"
-    return new > old, text
+    text = f"{name} on {'held-out labels' if session.folded else 'val'} {before:.4f} → {after:.4f}"
+    return after > before, text
 
 
 def shipped(session: Session, outcome: Outcome) -> Outcome:
@@ -58,10 +70,7 @@ def shipped(session: Session, outcome: Outcome) -> Outcome:
     model, base = outcome.model, outcome.baseline
     if base is None or base.folder in {model.folder, *(m.folder for m in session.first)}:
         return outcome
-    pair = [model, base]
-    if not session.selectable() and model.val:
-        pair = [replace(m, result={**m.result, "val": every_image(session, [m])}) for m in pair]
-    better, reason = judge(session, pair[0], pair[1], unsaid=False)
+    better, reason = judge(session, deciding(session, [model]), deciding(session, [base]), unsaid=False)
     if not better:
         return outcome
     committee = outcome.committee if len(outcome.committee) > 1 else [base]
