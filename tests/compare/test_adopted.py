@@ -23,12 +23,6 @@ def test_a_finished_cell_of_other_defaults_is_no_result(tmp_path, part, change, 
     assert f"mean today: {said}." in row.message
 
 
-def test_a_cell_of_before_there_were_views_saw_a_consensus_as_labels_are_seen(tmp_path):
-    run_of(tmp_path, "program_args", {"view": None}, "im")
-    row = run(tmp_path, [cell("a", options={"method": "im"})], Fake(tmp_path))["a"]
-    assert row.status == "failed" and "im.view: 'train' → 'strong'" in row.message
-
-
 @pytest.mark.parametrize(
     ("part", "change"),
     [

@@ -21,13 +21,11 @@ def check(cell: Cell, run: Path) -> None:
     """Raises Refusal (exit 4) where a method's own file or a default is another one since the cell was trained."""
     record = storage.read_json(run / "run.json")
     today = configure(cell.options, list(cell.sets), None, {})
-    if not own.same(today.method, record.get("code", "")):
+    if own.digest(today.method) != record.get("code", ""):
         fix = "put the old file back, or choose another --out"
         raise Refusal(Problem("S08", today.method, "changed since this cell was trained with it", fix), CHECKPOINT)
     new = _values(replace(today, lr=today.lr or default_rate(today)).to_json())
-    plain = configure({"method": today.name}, [], None, {})  # what an older version did not know it did as by default,
-    if today.method == "supervised" and "view" in plain.program_args:  # but for how its students saw a consensus
-        plain.program_args["view"] = "train"
+    plain = configure({"method": today.name}, [], None, {})  # what an older version did not know it did as by default
     old = _values(plain.to_json()) | _values(Config().to_json() | record["config"])
     if changed := [f"{k}: {old.get(k)!r} → {v!r}" for k, v in new.items() if old.get(k) != v]:
         found = f"was trained with other settings than its words mean today: {', '.join(changed)}"
@@ -38,7 +36,7 @@ def check(cell: Cell, run: Path) -> None:
 def begun_otherwise(cell: Cell, run: Path) -> bool:
     """Was an unfinished training of this cell begun with another file of the user's own? Nothing of it is of use then."""
     code = storage.read_json(run / "run.json").get("code", "") if (run / "run.json").exists() else ""
-    return bool(code) and not own.same(split_name(str(cell.options["method"]), PROGRAMS)[0], code)
+    return bool(code) and own.digest(split_name(str(cell.options["method"]), PROGRAMS)[0]) != code
 
 
 def _values(config: Mapping[str, Any]) -> dict[str, Any]:

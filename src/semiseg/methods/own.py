@@ -42,13 +42,6 @@ def digest(name: str) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in _sources(Path(path)))).hexdigest()
 
 
-def same(name: str, before: str) -> bool:
-    """Is a method's file as it was when `before` was noted, by `digest` or by a version that looked at one file alone?"""
-    path, _ = parted(name)
-    alone = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else ""
-    return before in (digest(name), alone)
-
-
 def _sources(path: Path) -> list[Path]:
     """A file, and every file beside it that it or one of those imports, in the order of the imports."""
     found, folder = [path.resolve()], path.resolve().parent

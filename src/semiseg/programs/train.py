@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import platform
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -32,6 +31,7 @@ from semiseg.programs.session import Session
 from semiseg.report import write_report
 from semiseg.training.config import RESOLVED, Config, Settings, differences, split_name
 from semiseg.training.logs import Log
+from semiseg.training.origin import command_of, machine
 from semiseg.training.prepare import look, prepare
 from semiseg.training.ranges import amount
 from semiseg.training.recipe import read_recipe
@@ -55,7 +55,6 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
     kept = copy.deepcopy({k: v for k, v in saved.items() if k in known})  # `saved` is compared with it later
     config = Config(**kept)
     config.method, config.program = method, program
-    _as_before(config, kept)
     config.data, config.out = str(options.get("data", "")), str(options.get("out", ""))
     settings = Settings(arguments(method_class(method)), arguments(program_class(program)), config, PROGRAMS)
     for key, value in asked.items():
@@ -79,14 +78,6 @@ def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, 
         setattr(made, mine, {**defaults, **getattr(made, mine)})
     made.program_args |= {k: getattr(chosen, k) for k in made.program_args if k in chosen.settled}
     return made
-
-
-def _as_before(config: Config, kept: Mapping[str, Any]) -> None:
-    """A run that was started before there were views and weights goes on without: as all students saw and weighed then."""
-    if kept and "view" in arguments(program_class(config.program)):
-        config.program_args.setdefault("view", "train")
-        if config.method == "supervised":
-            config.method_args.setdefault("weight", 1.0)
 
 
 def default_method(options: Mapping[str, Any]) -> str:
@@ -139,7 +130,7 @@ def train(
         storage.sweep(run)
         STOP.install()
         again = shlex.join(["semiseg", "train", config.data, "--out", str(run), "--resume"])
-        command = command or again.replace(" --resume", "")
+        command = command or command_of(options, sets or [], recipe)
         try:  # a refused resume leaves the state as it was, so these data are looked at first
             checked = _begin(run, config, program, record, log, command) if record else None
             with _told(run, again, "" if record else command):
@@ -250,7 +241,7 @@ def existing(run: Path, data: str, resume: str) -> dict[str, Any]:
 def _same_code(run: Path, config: Config, record: Mapping[str, Any]) -> None:
     """Refuses (exit 4) to go on with another file of the user's own than the one that something was trained with."""
     before = record.get("code", "")
-    if before and not own.same(config.method, before) and [p for n in ("final", "step-*") for p in run.rglob(n)]:
+    if before and own.digest(config.method) != before and [p for n in ("final", "step-*") for p in run.rglob(n)]:
         found = f"changed since models of {run} were trained with it"
         fix = "put the old file back, or start another run with another --out"
         raise Refusal(Problem("S08", config.method, found, fix), CHECKPOINT)
@@ -288,13 +279,3 @@ def _check(config: Config, program: Program) -> None:
         named(split(config.committee))
     for network in dict.fromkeys((config.network, *program.networks)):
         build(network, 3, 2, pretrained=config.weights or None)
-
-
-def machine() -> dict[str, Any]:
-    """What a number's origin needs beside the command."""
-    return {
-        "python": platform.python_version(), "torch": torch.__version__,
-        "processor": platform.processor() or platform.machine(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "system": platform.system(),
-    }  # fmt: skip

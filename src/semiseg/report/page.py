@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
-from semiseg.report import doubt, gallery, scores, used
+from semiseg.report import advice, doubt, gallery, scores, used
 from semiseg.report.load import Facts, load, mapping
 from semiseg.report.markup import count, delta, duration, esc, name, number, percent, score
 from semiseg.report.verdict import Verdict, judge, on
@@ -39,7 +39,7 @@ def page(facts: Facts) -> str:
         used.took(facts),
         used.warnings(facts),
         used.test(facts),
-        used.next_commands(facts, verdict),
+        advice.advice(facts, verdict),
     ]
     footer = f"Written by semiseg from the run folder {name(facts.run.name)}. {ALONE}"
     return document(f"{_title(facts)} – semiseg report", _head(facts, verdict), sections, footer)

@@ -1,4 +1,4 @@
-"""What a run was made of, how long it took, what it warned of, its test score, and what to type next."""
+"""What a run was made of, how long it took, what it warned of, and its test score."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from semiseg.report.markup import (
     table,
     terms,
 )
-from semiseg.report.verdict import Verdict
 
 STAGES = {
     "check": "check the data",
@@ -104,12 +103,12 @@ def test_scores(facts: Facts) -> list[tuple[str, Json]]:
 def test(facts: Facts) -> str:
     """The scores on test, or the command that reads it."""
     scores = test_scores(facts)
-    if not scores and not _has_test(facts):
+    if not scores and not has_test(facts):
         hint = "There is no test set. Put labeled images that nothing is trained or chosen on into <code>test/</code>."
         return section("test", "Test", note(hint))
     if not scores:
         hint = "Test has not been read. It is the only number that nothing was chosen by; read it once, at the end:"
-        return section("test", "Test", note(hint), command(_evaluate(facts)))
+        return section("test", "Test", note(hint), command(evaluate(facts)))
     rows = [
         [name(who), f"<b>{score(m['miou'])}</b>", score(m.get("dice")), score(m.get("iou_per_image"))]
         for who, m in scores
@@ -125,32 +124,13 @@ def test(facts: Facts) -> str:
     return section("test", "Test", note(f"These are scores on{of} <b>test</b>: nothing was chosen by them."), *shown)
 
 
-def next_commands(facts: Facts, verdict: Verdict) -> str:
-    """What to type next."""
-    run = shlex.quote(run_name(facts))
-    steps = [("Masks for new images", f"semiseg predict {run} my_new_images --out predictions")]
-    if not test_scores(facts) and _has_test(facts):
-        steps.append(("The fair number", _evaluate(facts)))
-    if facts.queue:
-        data = shlex.quote(data_name(facts) or "my_data")
-        steps.append(
-            (
-                "After labeling some of the images listed above",
-                f"semiseg check {data} && semiseg train {data} --out {shlex.quote(run_name(facts) + '-2')}",
-            )
-        )
-    if verdict.model is None or verdict.model.miou is None:
-        steps.append(("With a few labeled images in val/, the next report has scores", "semiseg check my_data"))
-    parts = [f'<p class="step">{esc(said)}</p>{command(text)}' for said, text in steps]
-    return section("next", "Type this next", *parts)
-
-
-def _has_test(facts: Facts) -> bool:
+def has_test(facts: Facts) -> bool:
     """Whether there is a test set; an old summary that does not count it gets the benefit of the doubt."""
     return mapping(facts.summary.get("counts")).get("test") != 0
 
 
-def _evaluate(facts: Facts) -> str:
+def evaluate(facts: Facts) -> str:
+    """The command that reads test."""
     return f"semiseg evaluate {shlex.quote(run_name(facts))} {shlex.quote(data_name(facts) or 'my_data')} --split test"
 
 

@@ -108,7 +108,7 @@ def _sentence(summary: Json, baseline: Arm | None, model: Arm | None) -> tuple[s
         return _kept(summary, model)
     gain = model.miou - baseline.miou
     numbers = f"{signed(gain)} mIoU on {on(summary)} over labels only {change(baseline.miou, model.miou)}"
-    few = _few(summary)
+    few = too_few(summary)
     if gain >= CLEAR:
         return f"Unlabeled images {'seem to have helped' if few else 'helped'}: {numbers}.", "flat" if few else "helped"
     if gain > -CLEAR:
@@ -149,7 +149,7 @@ def _kept(summary: Json, model: Arm) -> tuple[str, str]:
     )
 
 
-def _few(summary: Json) -> float | None:
+def too_few(summary: Json) -> float | None:
     """The number of images that models were scored on when it is too small to tell, else None."""
     scored = mapping(summary.get("scored")) or {"images": mapping(summary.get("counts")).get("val")}
     images = number(scored.get("images"))
@@ -169,7 +169,7 @@ def _caveats(summary: Json, baseline: Arm | None, model: Arm | None, rival: Arm 
     if model is None or model.miou is None:
         return []
     said = []
-    few = _few(summary)
+    few = too_few(summary)
     if few:
         had = "Val has only" if on(summary) == "val" else "Models were scored on labels that they did not see,"
         said.append(f"{had} {plural(few, 'image')}; below {SELECTABLE} a difference like this can be chance.")
