@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from semiseg import storage
-from semiseg.compare.cells import Runner, last_step, message
+from semiseg.compare.cells import Runner, last_step, message, slots
 from semiseg.compare.grid import Cell, Grid
 from semiseg.compare.streams import Streams
 from semiseg.errors import Refusal
@@ -47,9 +47,10 @@ class Fake:
 
     def __init__(self, out, fail=(), looks=2, batches=None):
         self.out, self.fail, self.looks, self.batches = out, fail, looks, batches or {}
-        self.started, self.together, self.alive, self.asked_to_stop = [], 0, set(), []
+        self.started, self.together, self.alive, self.asked_to_stop, self.places = [], 0, set(), [], []
 
     def __call__(self, cell, out, extra):
+        self.places.append((cell.name, extra.get("CUDA_VISIBLE_DEVICES")))
         return Process(self, cell)
 
 
@@ -101,6 +102,41 @@ def test_one_at_a_time(tmp_path):
     fake = Fake(tmp_path)
     run(tmp_path, [cell("a"), cell("b"), cell("c")], fake)
     assert fake.started == ["a", "b", "c"] and fake.together == 1
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """A machine with three."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("semiseg.compare.cells.slots", slots)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("shown", "jobs", "places"),
+    [(None, 0, ["0", "1", "2"]), (None, 2, ["0", "1"]), (None, 4, ["0", "1", "2", "0"]), ("2,GPU-5a", 0, ["2", "GPU-5a"]),
+     ("1", 2, ["1", "1"])],
+)  # fmt: skip
+def test_a_process_on_every_gpu_that_is_shown(gpus, monkeypatch, shown, jobs, places):
+    if shown:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots(jobs)] == places
+
+
+def test_cells_share_the_cpu_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert slots(0) == slots(1) == [{}]
+    assert slots(3) == 3 * [{"OMP_NUM_THREADS": "2"}]
+
+
+def test_a_gpu_is_given_to_the_next_cell_when_it_is_free(gpus, tmp_path):
+    fake = Fake(tmp_path, fail={"b"})
+    run(tmp_path, [cell(name) for name in "abcdef"], fake, jobs=0)
+    assert fake.together == 3 and [name for name, _ in fake.places] == [*"abcdef"]
+    first, second = (sorted(place for _, place in fake.places[i : i + 3]) for i in (0, 3))
+    assert first == second == ["0", "1", "2"]
 
 
 def test_a_failed_cell_stops_nobody_and_is_tried_again(tmp_path):
