@@ -1,6 +1,7 @@
 """A committee that moves with the student: its votes re-derived in loops, and whole runs around every method."""
 
 import copy
+import csv
 import itertools
 import json
 
@@ -108,6 +109,27 @@ def test_a_whole_run_counts_what_it_asks(folders, tmp_path):
         assert summary["arms"][-1]["name"] == "fixmatch+im_moving"
     a, b = (read_tensors(tmp_path / n / "generation-0/member-0/final/weights.safetensors") for n in "35")
     assert a.keys() == b.keys()  # the committee is not shipped
+
+
+def test_snapshots_of_the_training_map_where_it_was_unsure(folders, tmp_path):
+    """The model is the end; with its snapshots it ranks images, and predicts disagreement and together."""
+    run = tmp_path / "run"
+    summary = semiseg.train(folders["binary"], run, method="mean_teacher+im_moving", sets=["baseline=no"], **SMALL)
+    first = "generation-0/member-0"
+    assert summary["committee"] == [first, f"{first}/snapshot-0", f"{first}/snapshot-1"]
+    assert summary["model"]["folder"] == first and summary["models_trained"] == 1
+    rows = list(csv.DictReader((run / "label_next.csv").open()))
+    assert len(rows) == 5 and all(float(r["inconsistent_share"]) >= 0 for r in rows)
+    found = semiseg.load(run).predict(folders["binary"] / "unlabeled/00.png", inconsistency=True).inconsistency
+    assert found is not None and found.shape == (24, 24)
+
+
+def test_a_training_of_one_step_has_no_snapshots(folders, tmp_path):
+    options = {**SMALL, "steps": 1, "eval_every": 1}
+    summary = semiseg.train(
+        folders["binary"], tmp_path / "r", method="fixmatch+im_moving", sets=["baseline=no"], **options
+    )
+    assert summary["committee"] == ["generation-0/member-0"]
 
 
 def test_a_model_of_the_plain_method_is_another_one(folders, tmp_path):

@@ -82,16 +82,20 @@ def baseline(session: Session, times: int = 1, always: bool = False) -> Member |
 
 
 class Single(Program):
-    """One member of the method, and beside it the labels-only baseline."""
+    """One training of the method, and beside it the labels-only baseline."""
+
+    def trained(self, session: Session) -> list[Member]:
+        """The model first, then who else maps disagreement with it."""
+        return [session.train(0, 0, session.data.config.name)]
 
     def run(self, session: Session) -> Outcome:
         """Train both."""
         config = session.data.config
         base = baseline(session)
-        member = session.train(0, 0, config.name)
+        members = self.trained(session)
         supervised = config.method == "supervised"
-        session.add_arm("labels only" if supervised else config.name, member.folder, member.val)
-        for name, val in member.result.get("companions", {}).items():
+        session.add_arm("labels only" if supervised else config.name, members[0].folder, members[0].val)
+        for name, val in members[0].result.get("companions", {}).items():
             session.add_arm(f"{config.name}, its {name}", "", val)
-        session.add_generation(0, [member], True, "the only generation")
-        return Outcome(member, [member], "it is the only model", member if supervised else base)
+        session.add_generation(0, members, True, "the only generation")
+        return Outcome(members[0], members, "it is the only model", members[0] if supervised else base)

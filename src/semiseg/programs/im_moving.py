@@ -19,7 +19,7 @@ from semiseg.inconsistency import inconsistency_mask
 from semiseg.methods import method_class
 from semiseg.methods.base import Method
 from semiseg.programs.base import Outcome, Single
-from semiseg.programs.session import Session
+from semiseg.programs.session import Member, Session
 from semiseg.task import Task
 from semiseg.training.config import Config
 
@@ -30,6 +30,7 @@ class IMMoving(Single):
     """members: the belief, and averages of the student with decays .9, .99, .999, …
 
     In a training too short for these the windows 1/(1 - decay) are at even ratios up to the longest that `Average` allows.
+    At its end these are all but one, so disagreement is mapped by as many snapshots of the training instead.
     """
 
     name, attaches = "im_moving", True
@@ -46,6 +47,11 @@ class IMMoving(Single):
         if not method_class(config.method).uses_unlabeled:
             found = f"refines what a method believes, and {config.method} believes nothing"
             raise Refusal(Problem("C11", "--method", found, "use fixmatch+im_moving, or im"), USAGE)
+
+    def trained(self, session: Session) -> list[Member]:
+        """The end of the training, and what it was before."""
+        config = session.data.config
+        return session.snapshots(0, min(self.members, config.steps), config.name)
 
     def run(self, session: Session) -> Outcome:
         """One model of the method, watched, and the labels-only baseline beside it."""
