@@ -44,7 +44,7 @@ def test_longer_trainings_where_labels_only_gained_from_more_steps(tmp_path, gai
 
 def test_what_the_data_and_the_training_leave_open(tmp_path):
     run = fake_run(tmp_path / "run")
-    assert "Worth a try" not in said(run)  # nothing is known of its settings, or shows that the steps were too few
+    assert "run-longer" not in said(run) and "run-strong" not in said(run)  # nothing is known of settings and steps
     changed(run, "run.json", data={"channels": 1}, config={"augment": "default", "weights": "", "network": "unet1x1"})
     assert "run-strong" in said(run) and "run-pretrained" not in said(run)
     changed(run, "run.json", data={"channels": 3})
@@ -52,7 +52,21 @@ def test_what_the_data_and_the_training_leave_open(tmp_path):
     assert "--augment strong --out run-strong" in page
     assert "--weights imagenet --out run-pretrained" in page and "Worth a try" in page
     changed(run, "run.json", config={"augment": "strong", "weights": "imagenet"})
+    changed(run, "summary.json", method="fixmatch")
     assert "Worth a try" not in said(run)
+
+
+def test_another_method_takes_no_arguments_of_this_one(tmp_path):
+    run = fake_run(tmp_path / "run")
+    changed(
+        run,
+        "summary.json",
+        command="semiseg train d --method im --set im.members=4 --set lr=0.01 --set members_by=seed",
+    )
+    command = "semiseg train d --set lr=0.01 --method mean_teacher+im_moving --steps 6000 --out run-teacher"
+    assert command in said(run)
+    changed(run, "summary.json", method="fixmatch")
+    assert "run-teacher" not in said(run)
 
 
 def test_no_advice_where_val_cannot_tell(tmp_path):

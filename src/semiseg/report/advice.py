@@ -56,6 +56,10 @@ def _tries(facts: Facts, verdict: Verdict) -> list[tuple[str, str]]:
     if config.get("augment") == "default":
         said = "Labeled images in stronger colours: better on skin and cells in our tests, not on streets and scans"
         found.append((said, again(facts, "strong", augment="strong")))
+    if steps and facts.summary.get("method") == "supervised" and len(facts.generations) > 1:
+        said = "One training of Mean Teacher, as long as these together: better on cells in our tests, not on streets"
+        whole = str(int(steps) * len(facts.generations))
+        found.append((said, again(facts, "teacher", method="mean_teacher+im_moving", steps=whole)))
     if colored and config.get("weights") == "" and str(config.get("network")).startswith("unet1x1"):
         said = "A pretrained encoder, which is fetched once: better than all else on skin in our tests, and slower"
         found.append((said, again(facts, "pretrained", network=ENCODER, weights="imagenet")))
@@ -72,10 +76,15 @@ def _gained(facts: Facts, verdict: Verdict) -> float | None:
 
 
 def again(facts: Facts, name: str, **options: str) -> str:
-    """The command of this run with other options, into a folder `name` beside it."""
+    """The command of this run with other options, into a folder `name` beside it; without arguments of another method."""
     typed = shlex.split(str(facts.summary.get("command") or ""))
     words = typed[2:] if typed[:2] == ["semiseg", "train"] else [data_name(facts) or "my_data"]
     kept, place, dropped = [], 0, {"out", *options}
+    settings = mapping(facts.record.get("config"))
+
+    def alien(key: str) -> bool:
+        return "method" in options and key not in settings
+
     while place < len(words):
         option, equals, _ = words[place].removeprefix("--").partition("=")
         following = words[place + 1] if place + 1 < len(words) else ""
@@ -83,7 +92,7 @@ def again(facts: Facts, name: str, **options: str) -> str:
             place += 1 + (following == "auto")
         elif words[place].startswith("--") and option in dropped:
             place += 1 if equals else 2
-        elif words[place] == "--set" and following.partition("=")[0] in dropped:
+        elif words[place] == "--set" and ((key := following.partition("=")[0]) in dropped or alien(key)):
             place += 2
         else:
             kept.append(words[place])
