@@ -3,7 +3,7 @@
 python benchmarks/does_it_help.py DATA_ROOT [--only isic2018 …] [--seeds 3] [--jobs 1] [--network unet1x1]
 
 The default of `im` is frozen before this runs. Every arm has the same labeled stream, augmentation and network, and as many
-steps in all: --steps for each of the four trainings of `im` and its kin, four times that for FixMatch and Mean Teacher.
+steps in all: --steps for each of the four trainings of `im` and its kin, four times that for FixMatch and Mean Teacher, and for masks that move with it.
 Labels only has three rows (one model, the best on val of four, one of four times the steps) and the average of its models;
 and, as a control, four times the steps with its images in the strong colours in which students see a consensus.
 Each set is one `semiseg compare`, goes on where it was, and is written to the table when it ends.
@@ -22,8 +22,8 @@ LONGER = "steps=4x"
 """Of methods that train one model: as many in all as the four trainings of `im` have."""
 ARMS = [
     "im", "ensemble", "self_training", f"supervised@augment=strong@{LONGER}",
-    *("@".join([name, *RAMP, *([] if "+" in name else [LONGER])])
-      for name in ("mean_teacher", "mean_teacher+im", "fixmatch", "fixmatch+im")),
+    *("@".join([name, *RAMP, *([] if name.endswith("+im") else [LONGER])])
+      for name in ("mean_teacher", "mean_teacher+im", "mean_teacher+im_moving", "fixmatch", "fixmatch+im")),
 ]  # fmt: skip
 SETS: dict[str, list[str]] = {
     "isic2018": ["--labels", "20,40,160"],
