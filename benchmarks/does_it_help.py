@@ -3,7 +3,8 @@
 python benchmarks/does_it_help.py DATA_ROOT [--only isic2018 …] [--seeds 3] [--jobs 1] [--network unet1x1]
 
 The default of `im` is frozen before this runs. Every arm has the same labeled stream, augmentation and network, and as many
-steps in all: --steps for each of the four trainings of `im` and its kin, four times that for FixMatch and Mean Teacher, and for masks that move with it.
+steps in all: --steps for each of the four trainings of `im` and its kin, four times that for FixMatch, Mean
+Teacher and masks that move with it.
 Labels only has three rows (one model, the best on val of four, one of four times the steps) and the average of its models;
 and, as a control, four times the steps with its images in the strong colours in which students see a consensus.
 Each set is one `semiseg compare`, goes on where it was, and is written to the table when it ends.
