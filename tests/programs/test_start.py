@@ -201,15 +201,6 @@ def test_a_run_that_was_started_at_full_weight_stays_there():
     assert configure({"data": "nowhere", "out": "nowhere"}, [], None, old).method_args["weight"] == 1.0
 
 
-@pytest.mark.parametrize("noted", [{"weight": 1.0}, {}])
-def test_a_run_of_before_there_were_views_goes_on_as_it_was(noted):
-    """Of its arguments it noted all but the view, or what was typed alone."""
-    old = asked("im").to_json()
-    old |= {"method_args": noted, "program_args": {k: v for k, v in old["program_args"].items() if k != "view"}}
-    again = configure({"data": "nowhere", "out": "nowhere"}, [], None, old)
-    assert (again.method_args["weight"], again.program_args["view"]) == (1.0, "train")
-
-
 def test_the_weight_of_a_consensus_does_not_set_first_trainings_apart():
     """No committee is trained twice because its students will be taught otherwise."""
     prints = {asked(m, *s).shape((0, 0, 0), "supervised", "data") for m, s in
