@@ -22,10 +22,15 @@ def plain(command: str) -> str:
 
 def collect(out: Path, runs: list[Path], source: str) -> None:
     """Rows of `source` of every run take the place of those that `out` has of the same set and number of labels."""
+
+    def of(row: dict[str, str]) -> tuple[str, str]:
+        return row["data"], row["labels"]
+
     found = [{**row, "command": plain(row["command"])} if "command" in row else row
              for run in runs for row in read(run / source)]  # fmt: skip
-    new = {(row["data"], row["labels"]) for row in found}
-    rows = [row for row in read(out) if (row["data"], row["labels"]) not in new] + found
+    before, new = read(out), {of(row) for row in found}
+    order = list(dict.fromkeys(map(of, [*before, *found])))
+    rows = sorted([*(row for row in before if of(row) not in new), *found], key=lambda row: order.index(of(row)))
     write(out, rows)
     print(f"{out}: {len(rows)} rows")
 

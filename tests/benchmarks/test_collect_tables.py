@@ -19,8 +19,8 @@ def test_a_set_that_is_collected_again_is_replaced_and_the_others_stay(tmp_path,
         monkeypatch.setattr("sys.argv", ["collect.py", str(out), *(str(tmp_path / r) for r in runs)])
         collect.main()
     assert [(r["data"], r["arm"], r["miou"]) for r in read(out)] == [
+        ("cells", "ensemble", "0.3"),  # in its place
         ("isic", "im", "0.2"),
-        ("cells", "ensemble", "0.3"),
     ]
-    assert [(r["data"], r["delta"]) for r in read(out.with_name("it_pairs.csv"))] == [("isic", "0.2"), ("cells", "0.3")]
-    assert read(out)[0]["command"] == "semiseg compare DATA/isic --methods im --out RUNS/b"
+    assert [(r["data"], r["delta"]) for r in read(out.with_name("it_pairs.csv"))] == [("cells", "0.3"), ("isic", "0.2")]
+    assert read(out)[1]["command"] == "semiseg compare DATA/isic --methods im --out RUNS/b"
