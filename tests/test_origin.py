@@ -4,6 +4,7 @@ import shlex
 
 import semiseg
 import tiny
+from semiseg.programs.train import configure
 from semiseg.training.config import settings
 from semiseg.training.origin import OPTIONS, command_of
 
@@ -20,6 +21,9 @@ def test_a_call_from_python_names_the_command_that_does_the_same(folders, tmp_pa
     assert asked["--method"] == "im" and asked["--out"] == str(run) and asked["--steps"] == "4"
     given = [w for o, w in zip(words[3::2], words[4::2], strict=True) if o == "--set"]
     assert given == ["baseline=false", *sets]
+    mine = configure({**options, "baseline": False}, sets, None, {}).to_json()
+    typed = {k.removeprefix("--"): v for k, v in asked.items() if k not in ("--set", "--out")}
+    assert configure(typed, given, None, {}).to_json() == mine
 
 
 def test_a_recipe_and_every_setting_can_be_typed():

@@ -84,6 +84,7 @@ def test_no_advice_where_val_cannot_tell(tmp_path):
     [
         ("semiseg train 'my data' --out=a --steps 9 --resume auto --seed 1", "'my data' --seed 1 --steps 18"),
         ("semiseg train --resume d --set steps=9 --set im.members=2 --oracle", "d --set im.members=2 --oracle --steps 18"),
+        ("semiseg train d --set baseline=false --resume auto --json", "d --set baseline=false --steps 18"),
         ("python mine.py", "my_data --steps 18"),
         ("", "my_data --steps 18"),
     ],

@@ -88,7 +88,7 @@ def again(facts: Facts, name: str, **options: str) -> str:
     while place < len(words):
         option, equals, _ = words[place].removeprefix("--").partition("=")
         following = words[place + 1] if place + 1 < len(words) else ""
-        if words[place] == "--resume":
+        if words[place] in ("--resume", "--json"):
             place += 1 + (following == "auto")
         elif words[place].startswith("--") and option in dropped:
             place += 1 if equals else 2
