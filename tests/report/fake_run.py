@@ -112,6 +112,7 @@ def summary(fake: Fake) -> dict:
         "name": "supervised+im" if fake.program else "supervised", "method": "supervised", "program": fake.program,
         "kind": fake.kind, "classes": fake.classes, "network": "unet1x1", "parameters": 171561,
         "counts": {"labeled": 40, "unlabeled": 1160, "val": 24 if fake.val else 0, "test": 120},
+        "scored": {"on": "val", "images": 24 if fake.val else 0},
         "val_source": "given" if fake.val else "none", "steps": 2000, "size": 128, "batch": 16, "seed": 0,
         "command": "semiseg train my_data --method im --steps 2000", "arms": arms, "generations": generations,
         "model": {"folder": model, "generation": 2 if fake.program else 0, "why": "best on val"},

@@ -74,7 +74,7 @@ def test_no_advice_where_val_cannot_tell(tmp_path):
     longer(run, 0.05)
     changed(run, "run.json", data={"channels": 3}, config={"augment": "default"})
     assert "run-longer" in said(run) and "run-strong" in said(run)
-    changed(run, "summary.json", counts={"val": 19})
+    changed(run, "summary.json", scored={"images": 19})
     assert "Worth a try" not in said(run) and "semiseg predict run" in said(run)
     assert "Worth a try" not in said(fake_run(tmp_path / "blind", val=False))
 

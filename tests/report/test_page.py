@@ -164,6 +164,19 @@ def test_wrong_types_in_the_summary_do_not_stop_it(run):
     page(run)
 
 
+@pytest.mark.parametrize("wrong", [None, 3, "text", [], {}, [None], [[]], [{}], {"val": []}, float("nan")])
+@pytest.mark.parametrize("file", ["summary.json", "run.json", "samples/samples.json", "evaluation-test.json"])
+def test_no_wrong_value_stops_it(run, file, wrong):
+    """Every key of every file, one after the other."""
+    (run / "evaluation-test.json").write_text(json.dumps({"images": 60, "metrics": {"miou": 0.7654}}))
+    whole = json.loads((run / file).read_text())
+    first = whole[0] if isinstance(whole, list) else whole
+    for key in list(first):
+        changed = first | {key: wrong}
+        (run / file).write_text(json.dumps([changed] if isinstance(whole, list) else changed))
+        page(run)
+
+
 def test_scores_on_test_are_named_so(run):
     found = {"miou": 0.7654, "dice": 0.86, "iou_per_image": 0.75, "per_class": {"a": {"iou": 0.5}, "b": {"iou": None}}}
     (run / "evaluation-test.json").write_text(json.dumps({"images": 60, "metrics": found}))
@@ -235,7 +248,6 @@ def test_a_difference_that_few_images_say_has_no_colour(run):
     """Of the tile at the top, as of the sentence above it."""
     tile = re.compile(r'Δ to labels only.*?<span class="(\w+)">', re.S)
     for images, kind in ((40, "up"), (2, "same")):
-        summary = json.loads((run / "summary.json").read_text())
-        edit(run, counts=summary["counts"] | {"val": images})
+        edit(run, scored={"on": "val", "images": images})
         text = write_report(run).read_text(encoding="utf-8")
         assert tile.search(text)[1] == kind

@@ -3,7 +3,12 @@
 import pytest
 from fake_run import Fake, summary
 
-from semiseg.report.verdict import judge
+from semiseg.report import verdict as verdicts
+from semiseg.report.shape import SUMMARY, shaped
+
+
+def judge(value):
+    return verdicts.judge(shaped(value, SUMMARY))
 
 
 def changed(value, **changes):
@@ -56,7 +61,7 @@ def test_an_ensemble_learned_nothing_from_unlabeled_images():
 
 def test_few_val_images_only_seem_to_say_something():
     for gain, said in ((0.03, "seem to have helped"), (-0.03, "seem not to have helped")):
-        verdict = changed(summary(Fake(gain=gain)), counts={"val": 19})
+        verdict = changed(summary(Fake(gain=gain)), scored={"on": "val", "images": 19})
         assert said in verdict.sentence and verdict.tone == "flat"
 
 
@@ -85,7 +90,7 @@ def test_without_labels_only_there_is_no_claim():
 
 def test_caveats_name_small_val_carved_val_and_a_better_committee():
     value = summary(Fake(gain=0.01))
-    verdict = changed(value, val_source="carved", counts={"val": 8})
+    verdict = changed(value, val_source="carved", scored={"on": "val", "images": 8})
     text = " ".join(verdict.caveats)
     assert (
         "seem to have helped" in verdict.sentence

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 
-from semiseg.report.load import Facts, mapping
-from semiseg.report.markup import command, esc, note, number, section, signed
-from semiseg.report.used import data_name, evaluate, has_test, run_name, test_scores
+from semiseg.report.load import Facts
+from semiseg.report.markup import command, esc, note, section, signed
+from semiseg.report.used import data_name, evaluate, has_test, run_name
 from semiseg.report.verdict import CLEAR, Verdict, on, too_few
 
 SHORT = 4 * CLEAR
@@ -32,7 +32,7 @@ def _steps(listed: list[tuple[str, str]]) -> list[str]:
 def _next(facts: Facts, verdict: Verdict) -> list[tuple[str, str]]:
     run = shlex.quote(run_name(facts))
     steps = [("Masks for new images", f"semiseg predict {run} my_new_images --out predictions")]
-    if not test_scores(facts) and has_test(facts):
+    if not facts.tests and has_test(facts):
         steps.append(("The fair number", evaluate(facts)))
     if facts.queue:
         data = shlex.quote(data_name(facts) or "my_data")
@@ -47,16 +47,16 @@ def _tries(facts: Facts, verdict: Verdict) -> list[tuple[str, str]]:
     """What was worth most in our tests and was not done here. Where val cannot tell, nothing is worth a try."""
     if verdict.model is None or verdict.model.miou is None or too_few(facts.summary):
         return []
-    found, config = [], mapping(facts.record.get("config"))
-    colored = number(mapping(facts.record.get("data")).get("channels")) == 3
-    steps, gain = number(facts.summary.get("steps")), _gained(facts, verdict)
+    found, config = [], facts.record["config"]
+    colored = facts.record["data"]["channels"] == 3
+    steps, gain = facts.summary["steps"], _gained(facts, verdict)
     if steps and gain is not None and gain >= SHORT:
         said = f"Longer trainings: labels only had {signed(gain)} from more steps than one of them has"
         found.append((said, again(facts, "longer", steps=str(2 * int(steps)))))
     if config.get("augment") == "default":
         said = "Labeled images in stronger colours: better on skin and cells in our tests, not on streets and scans"
         found.append((said, again(facts, "strong", augment="strong")))
-    if steps and facts.summary.get("method") == "supervised" and len(facts.generations) > 1:
+    if steps and facts.summary["method"] == "supervised" and len(facts.generations) > 1:
         said = "One training of Mean Teacher, as long as these together: better on cells in our tests, not on streets"
         whole = str(int(steps) * len(facts.generations))
         found.append((said, again(facts, "teacher", method="mean_teacher+im_moving", steps=whole)))
@@ -68,19 +68,19 @@ def _tries(facts: Facts, verdict: Verdict) -> list[tuple[str, str]]:
 
 def _gained(facts: Facts, verdict: Verdict) -> float | None:
     """What the labels-only baseline has above generation 0, which is labels only with the steps of one training."""
-    folder, base = facts.summary.get("baseline"), verdict.baseline
+    folder, base = facts.summary["baseline"], verdict.baseline
     first = next((a for a in verdict.arms if a.folder == "generation-0/member-0"), None)
-    if facts.summary.get("method") != "supervised" or base is None or first is None or base.folder != folder:
+    if facts.summary["method"] != "supervised" or base is None or first is None or base.folder != folder:
         return None
     return None if base.miou is None or first.miou is None else base.miou - first.miou
 
 
 def again(facts: Facts, name: str, **options: str) -> str:
     """The command of this run with other options, into a folder `name` beside it; without arguments of another method."""
-    typed = shlex.split(str(facts.summary.get("command") or ""))
+    typed = shlex.split(facts.summary["command"])
     words = typed[2:] if typed[:2] == ["semiseg", "train"] else [data_name(facts) or "my_data"]
     kept, place, dropped = [], 0, {"out", *options}
-    settings = mapping(facts.record.get("config"))
+    settings = facts.record["config"]
 
     def alien(key: str) -> bool:
         return "method" in options and key not in settings

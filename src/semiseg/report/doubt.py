@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from semiseg.report import charts
 from semiseg.report.gallery import class_colors, swatch, thumbnail
-from semiseg.report.load import Facts, mapping
+from semiseg.report.load import Facts
 from semiseg.report.markup import count, esc, name, note, number, percent, plural, score, section, table
 from semiseg.report.used import run_name
 
@@ -42,8 +42,8 @@ def inconsistency(facts: Facts) -> str:
     drawn = [charts.histogram([min(1.0, max(0.0, s)) for s in shares], "Inconsistent share per image"), _classes(facts)]
     if not any(drawn):
         return ""
-    found = [(g.get("generation"), number(g.get("inconsistent_share"))) for g in facts.generations]
-    told = ", ".join(f"generation {esc(g)}: {percent(s)}" for g, s in found if s is not None)
+    found = [(g["generation"], g["inconsistent_share"]) for g in facts.generations]
+    told = ", ".join(f"generation {count(g, '?')}: {percent(s)}" for g, s in found if s is not None)
     said = note(f"Inconsistent pixels of all unlabeled images: {told}.") if told else ""
     charted = f'<div class="charts">{"".join(drawn)}</div>'
     return section("inconsistency", "Where the committee disagrees", said, charted, _quality(facts), _kept(facts))
@@ -53,10 +53,9 @@ def _quality(facts: Facts) -> str:
     """Does disagreement find errors? Per generation and split with a known truth."""
     rows = []
     for generation in facts.generations:
-        for split, rates in mapping(generation.get("quality")).items():
-            values = [percent(number(mapping(rates).get(key))) for key in ("recall", "precision", "agreed_wrong")]
-            share = percent(number(mapping(rates).get("inconsistent_share")))
-            rows.append([esc(generation.get("generation", "?")), esc(split), share, *values])
+        for split, rates in generation["quality"].items():
+            values = [percent(rates[key]) for key in ("inconsistent_share", "recall", "precision", "agreed_wrong")]
+            rows.append([count(generation["generation"], "?"), esc(split), *values])
     if not rows:
         return ""
     head = ["Generation", "Split", "Inconsistent", "Errors found", "Found rightly", "Wrong where agreed"]
@@ -69,10 +68,10 @@ def _quality(facts: Facts) -> str:
 
 def _kept(facts: Facts) -> str:
     """What is left to learn from, per class, beside what the labels say."""
-    latest = next((g for g in reversed(facts.generations) if mapping(g.get("kept_per_class"))), None)
+    latest = next((g for g in reversed(facts.generations) if g["kept_per_class"]), None)
     if latest is None:
         return ""
-    kept, labeled = mapping(latest.get("kept_per_class")), mapping(latest.get("labeled_per_class"))
+    kept, labeled = latest["kept_per_class"], latest["labeled_per_class"]
     colors = class_colors(facts)
     rows = [
         [f'<span class="class">{swatch(colors.get(n))}{name(n)}</span>', percent(labeled.get(n)), percent(share)]
@@ -84,9 +83,9 @@ def _kept(facts: Facts) -> str:
 
 
 def _classes(facts: Facts) -> str:
-    known = [mapping(g.get("inconsistent_per_class")) for g in facts.generations]
-    latest = next((k for k in reversed(known) if k), {})
-    pairs = [(str(n), v) for n, s in latest.items() if (v := number(s)) is not None]
+    known = [g["inconsistent_per_class"] for g in facts.generations]
+    latest: dict[str, float | None] = next((k for k in reversed(known) if k), {})
+    pairs = [(n, s) for n, s in latest.items() if s is not None]
     if len(pairs) < 2:  # one class: the share of the whole image already says it
         return ""
     pairs.sort(key=lambda pair: -pair[1])

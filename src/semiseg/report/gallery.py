@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from semiseg.report import pictures
 from semiseg.report.colors import hexa, is_background, palette
-from semiseg.report.load import Facts, Json, inside
-from semiseg.report.markup import esc, name, note, number, percent, plural, section
+from semiseg.report.load import Facts, inside
+from semiseg.report.markup import esc, name, note, percent, plural, section
+from semiseg.report.shape import Json
 from semiseg.report.verdict import Verdict
 
 BUDGET = 4_000_000
@@ -76,10 +76,10 @@ def gallery(facts: Facts, verdict: Verdict) -> str:
 
 def thumbnail(facts: Facts, image: str) -> str:
     """A small picture of `image` when it is among the samples (inconsistency if known), else an empty string."""
-    entry = next((s for s in facts.samples if s.get("name") == image), None)
+    entry = next((s for s in facts.samples if s["name"] == image), None)
     if entry is None:
         return ""
-    path = inside(facts.run, entry.get("inconsistency")) or inside(facts.run, entry.get("image"))
+    path = inside(facts.run, entry["inconsistency"]) or inside(facts.run, entry["image"])
     found = embed(path, 112) if path else None
     if found is None:
         return ""
@@ -99,7 +99,7 @@ def _legend(facts: Facts, names: list[str]) -> str:
 
 def _intro(facts: Facts) -> str:
     said = "Contours show what was labeled or predicted."
-    if any(s.get("inconsistency") for s in facts.samples):
+    if any(s["inconsistency"] for s in facts.samples):
         said += (
             ' <span class="glow">Pink</span> marks inconsistent pixels: there the members of the committee '
             "did not all agree, so neither the pixel nor its label was trusted."
@@ -120,17 +120,15 @@ def _parts(facts: Facts, verdict: Verdict) -> list[tuple[str, str, str]]:
         ("inconsistency", "Inconsistency", "where the committee disagrees"),
     ]
     one = verdict.baseline is not None and not verdict.compared  # then both pictures come from the same model
-    return [p for p in parts if any(s.get(p[0]) for s in facts.samples) and not (one and p[0] == "baseline")]
+    return [p for p in parts if any(s[p[0]] for s in facts.samples) and not (one and p[0] == "baseline")]
 
 
 def _card(facts: Facts, entry: Json, parts: list[tuple[str, str, str]]) -> str:
-    image = str(entry.get("name") or "sample")
-    figures = [_figure(facts, entry.get(key), image, title, said) for key, title, said in parts]
-    share = number(entry.get("share"))
-    badges = f'<span class="badge">{esc(entry.get("split") or "unknown split")}</span>'
+    image, share, present = entry["name"] or "sample", entry["share"], entry["classes"]
+    figures = [_figure(facts, entry[key], image, title, said) for key, title, said in parts]
+    badges = f'<span class="badge">{esc(entry["split"] or "unknown split")}</span>'
     if share is not None:
         badges += f'<span class="badge doubt">{percent(share)} inconsistent</span>'
-    present = [str(n) for n in entry.get("classes") or []]
     legend = ""
     if len(facts.classes) > COMMON_LEGEND + 1 and present:
         more = f'<p class="note">and {plural(len(present) - 12, "more class", "more classes")}</p>'
@@ -141,7 +139,7 @@ def _card(facts: Facts, entry: Json, parts: list[tuple[str, str, str]]) -> str:
     return f'<article class="sample">\n<h3>{name(image)} {badges}</h3>\n{legend}{body}\n</article>'
 
 
-def _figure(facts: Facts, file: Any, image: str, title: str, said: str) -> str:
+def _figure(facts: Facts, file: str, image: str, title: str, said: str) -> str:
     """One picture with its title, or an empty frame that keeps the columns of all samples aligned."""
     path = inside(facts.run, file)
     found = embed(path) if path else None

@@ -7,13 +7,12 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from semiseg import storage
 from semiseg.errors import CHECKPOINT, Problem, Refusal
 from semiseg.report.markup import number
-
-Json = dict[str, Any]
+from semiseg.report.shape import COLOR, EVALUATION, RECORD, SAMPLE, SUMMARY, Json, shaped
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,10 @@ class Curve:
 
 @dataclass
 class Facts:
-    """Everything the page is made of. `tests`: who predicted -> its evaluation on test; `unread`: damaged files."""
+    """Everything the page is made of, in the shapes of `shape.py`.
+
+    `tests`: who predicted -> its evaluation on test; `unread`: damaged files.
+    """
 
     run: Path
     summary: Json
@@ -43,22 +45,12 @@ class Facts:
     @property
     def classes(self) -> list[str]:
         """The names of the classes, in the order of the channels."""
-        return [str(c) for c in self.summary.get("classes") or []]
+        return cast(list[str], self.summary["classes"])
 
     @property
     def generations(self) -> list[Json]:
         """The generations as summary.json lists them."""
-        return dicts(self.summary.get("generations"))
-
-
-def dicts(value: Any) -> list[Json]:
-    """The dictionaries in a list; an empty list for anything else."""
-    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
-
-
-def mapping(value: Any) -> Json:
-    """`value` when it is a dictionary, else an empty one."""
-    return value if isinstance(value, dict) else {}
+        return cast(list[Json], self.summary["generations"])
 
 
 def load(run: Path) -> Facts:
@@ -71,22 +63,15 @@ def load(run: Path) -> Facts:
         fix = "let the training finish: semiseg train … --resume auto"
         expected = "the summary of a finished run"
         raise Refusal(Problem("S01", str(run / "summary.json"), "is damaged", fix, expected), CHECKPOINT)
-    samples = _json(run / "samples" / "samples.json", unread)
-    colors = {str(c.get("name")): str(c.get("color")) for c in dicts(_json(run / "samples" / "palette.json", unread))}
-    evaluations = {
-        "the model": _json(run / "evaluation-test.json", unread),
-        "average of the committee": _json(run / "evaluation-test-ensemble.json", unread),
-    }
-    weights = hashlib.sha256(str(summary.get("hash")).encode()).hexdigest()  # as `Model.hash`
-    if mapping(evaluations["the model"]).get("model", weights) != weights:
-        evaluations["the model"] = None  # of a model that this run shipped before
+    summary = shaped(summary, SUMMARY)
+    colors = shaped(_json(run / "samples" / "palette.json", unread), [COLOR])
     facts = Facts(
         run=run,
         summary=summary,
-        record=mapping(_json(run / "run.json", unread)),
-        tests={who: found for who, found in evaluations.items() if isinstance(found, dict)},
-        samples=dicts(samples),
-        colors=colors,
+        record=shaped(_json(run / "run.json", unread), RECORD),
+        tests=_tests(run, summary["hash"], unread),
+        samples=shaped(_json(run / "samples" / "samples.json", unread), [SAMPLE]),
+        colors={c["name"]: c["color"] for c in colors},
         curves=[],
         queue=read_rows(run / "label_next.csv", unread),
         unread=unread,
@@ -95,9 +80,19 @@ def load(run: Path) -> Facts:
     return facts
 
 
-def inside(run: Path, relative: Any) -> Path | None:
+def _tests(run: Path, weights: str, unread: list[str]) -> dict[str, Json]:
+    """The evaluations on test that have a score; not that of a model which this run shipped before."""
+    files = {"the model": "evaluation-test.json", "average of the committee": "evaluation-test-ensemble.json"}
+    found = {who: shaped(_json(run / file, unread), EVALUATION) for who, file in files.items()}
+    own = hashlib.sha256(weights.encode()).hexdigest()  # as `Model.hash`
+    if found["the model"]["model"] not in ("", own):
+        del found["the model"]
+    return {who: evaluation for who, evaluation in found.items() if evaluation["metrics"]["miou"] is not None}
+
+
+def inside(run: Path, relative: str) -> Path | None:
     """The file `relative` in the run folder, or None when it is absent or would lie outside."""
-    if not relative or not isinstance(relative, str) or "\0" in relative:
+    if not relative or "\0" in relative:
         return None
     for base in (run / "samples", run):
         path = (base / relative).resolve()
@@ -130,15 +125,14 @@ def read_rows(path: Path, unread: list[str]) -> list[dict[str, str]]:
 
 def _curves(run: Path, generation: Json, unread: list[str]) -> list[Curve]:
     curves = []
-    for member in dicts(generation.get("members")):
-        log = run / str(member.get("folder") or "-") / "metrics.csv"
+    for member in generation["members"]:
+        log = run / (member["folder"] or "-") / "metrics.csv"
         if not log.resolve().is_relative_to(run.resolve()):
             continue
         rows = read_rows(log, unread)
         loss, miou = logged(rows, "train", "loss"), logged(rows, "val", "miou")
         if loss or miou:
-            index = number(generation.get("generation")) or 0
-            curves.append(Curve(int(index), str(member.get("name") or "member"), loss, miou))
+            curves.append(Curve(int(generation["generation"] or 0), member["name"] or "member", loss, miou))
     return curves
 
 

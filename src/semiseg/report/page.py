@@ -7,8 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from semiseg.report import advice, doubt, gallery, scores, used
-from semiseg.report.load import Facts, load, mapping
-from semiseg.report.markup import count, delta, duration, esc, name, number, percent, score
+from semiseg.report.load import Facts, load
+from semiseg.report.markup import count, delta, duration, esc, name, percent, score
 from semiseg.report.verdict import Verdict, judge, on
 
 # Nothing may be loaded from anywhere: even a name that slipped through unescaped could not call home.
@@ -75,7 +75,7 @@ def document(title: str, header: str, sections: Iterable[str], footer: str, styl
 
 def _title(facts: Facts) -> str:
     data = used.data_name(facts).replace("\\", "/").rstrip("/").rpartition("/")[2]
-    said = str(facts.summary.get("name") or "run")
+    said = facts.summary["name"] or "run"
     return f"{said} on {data}" if data else said
 
 
@@ -91,27 +91,26 @@ def _head(facts: Facts, verdict: Verdict) -> str:
 def _tiles(facts: Facts, verdict: Verdict) -> str:
     """The key figures."""
     summary = facts.summary
-    counts = mapping(summary.get("counts"))
+    counts, seconds = summary["counts"], summary["seconds"].get("total")
     tiles: list[tuple[str, str, str]] = []
     model, base = verdict.model, verdict.baseline
     if model and model.miou is not None:
-        under = f"Dice {score(model.val.get('dice'))}" if number(model.val.get("dice")) is not None else "the model"
+        under = f"Dice {score(model.val['dice'])}" if model.val["dice"] is not None else "the model"
         tiles.append((f"mIoU on {on(summary)}", score(model.miou), under))
         if verdict.compared and base and base.miou is not None:
             gain = delta(model.miou, base.miou, sure=verdict.tone != "flat")
             tiles.append(("Δ to labels only", gain, f"labels only {score(base.miou)}"))
-    for title, metrics in used.test_scores(facts)[:1]:
-        tiles.append(("mIoU on test", score(metrics.get("miou")), title))
-    shares = [v for g in facts.generations if (v := number(g.get("inconsistent_share"))) is not None]
+    for title, evaluation in list(facts.tests.items())[:1]:
+        tiles.append(("mIoU on test", score(evaluation["metrics"]["miou"]), title))
+    shares = [v for g in facts.generations if (v := g["inconsistent_share"]) is not None]
     if shares:
         change = f"{percent(shares[0])} in generation 0" if len(shares) > 1 else "of all unlabeled pixels"
         tiles.append(("Inconsistent", percent(shares[-1]), change))
     if "labeled" in counts:
         unlabeled = f"and {count(counts.get('unlabeled'))} unlabeled"
-        tiles.append(("Labeled images", count(counts.get("labeled")), unlabeled))
-    seconds = mapping(summary.get("seconds")).get("total")
-    if number(seconds) is not None:
-        tiles.append(("Time", duration(seconds), f"{count(summary.get('images_forwarded'))} images forwarded"))
+        tiles.append(("Labeled images", count(counts["labeled"]), unlabeled))
+    if seconds is not None:
+        tiles.append(("Time", duration(seconds), f"{count(summary['images_forwarded'])} images forwarded"))
     items = "".join(
         f'<div class="tile"><dt>{esc(title)}</dt><dd>{value}<small>{esc(under)}</small></dd></div>'
         for title, value, under in tiles

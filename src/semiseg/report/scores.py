@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from semiseg.report import charts
 from semiseg.report.gallery import class_colors, swatch
-from semiseg.report.load import Facts, Json, dicts, mapping
-from semiseg.report.markup import DASH, delta, esc, name, note, number, percent, plural, score, section, table
+from semiseg.report.load import Facts
+from semiseg.report.markup import DASH, count, delta, esc, name, note, percent, plural, score, section, table
+from semiseg.report.shape import Json
 from semiseg.report.verdict import Arm, Verdict, on, supervised
 
+NONE: Json = {"iou": None, "dice": None}
 MEANING = (
     "mIoU and Dice are computed from all pixels of the set together and averaged over the classes; classes that do not "
     "occur are left out. For binary and multi-label sets the background is no class."
@@ -42,7 +44,7 @@ def _arm(arm: Arm, base: float | None, verdict: Verdict) -> list[str]:
     kind = "base" if arm is verdict.baseline else "best" if chosen else ""
     change = "baseline" if arm is verdict.baseline else delta(arm.miou, base)
     bar = f'<span class="wide">{charts.bar(arm.miou, kind, base)}</span>'
-    rest = [score(arm.val.get(key)) for key in ("dice", "iou_per_image")]
+    rest = [score(arm.val[key]) for key in ("dice", "iou_per_image")]
     return [title, bar, f"<b>{score(arm.miou)}</b>", change, *rest]
 
 
@@ -67,13 +69,13 @@ def _generations(facts: Facts) -> str:
 
 
 def _generation(generation: Json) -> list[str]:
-    members = dicts(generation.get("members"))
-    found = [v for m in members if (v := number(mapping(m.get("val")).get("miou"))) is not None]
-    kept = {True: "yes", False: "no"}.get(generation.get("promoted"), DASH)  # type: ignore[arg-type]
-    why = f'<span class="why">{esc(generation.get("why") or "")}</span>'
+    members, promoted = generation["members"], generation["promoted"]
+    found = [v for m in members if (v := m["val"]["miou"]) is not None]
+    kept = "yes" if promoted is True else "no" if promoted is False else DASH
+    why = f'<span class="why">{esc(generation["why"])}</span>'
     best = score(max(found)) if found else DASH
-    share = percent(generation.get("inconsistent_share"))
-    return [esc(generation.get("generation", "?")), str(len(members)), best, share, kept, why]
+    share = percent(generation["inconsistent_share"])
+    return [count(generation["generation"], "?"), str(len(members)), best, share, kept, why]
 
 
 def curves(facts: Facts, verdict: Verdict) -> str:
@@ -98,7 +100,7 @@ def _curve_legend(facts: Facts, line: bool) -> str:
     items = []
     for generation in found:
         members = sum(c.generation == generation for c in facts.curves)
-        only = " (labels only)" if generation == 0 and facts.summary.get("method") == "supervised" else ""
+        only = " (labels only)" if generation == 0 and facts.summary["method"] == "supervised" else ""
         said = f"generation {generation}{only}, {plural(members, 'member')}"
         items.append(f'<li><i class="swatch s{generation % 8}"></i>{esc(said)}</li>')
     if line:
@@ -108,24 +110,24 @@ def _curve_legend(facts: Facts, line: bool) -> str:
 
 def per_class(facts: Facts, verdict: Verdict) -> str:
     """IoU and Dice of every class, of labels only and of the model."""
-    model = mapping(verdict.model.val.get("per_class")) if verdict.model else {}
-    base = mapping(verdict.baseline.val.get("per_class")) if verdict.baseline and verdict.compared else {}
+    model = verdict.model.val["per_class"] if verdict.model else {}
+    base = verdict.baseline.val["per_class"] if verdict.baseline and verdict.compared else {}
     if not model:
         return ""
     colors = class_colors(facts)
-    names = facts.classes if set(facts.classes) & set(model) else [str(n) for n in model]
+    names = facts.classes if set(facts.classes) & set(model) else list(model)
     head = ["Class"]
     for title in ("IoU", "Dice"):
         head += [f"{title}, labels only", f"{title}, model", f"Δ {title}"] if base else [title]
     rows = []
     absent = 0
     for label in names:
-        new, old = mapping(model.get(label)), mapping(base.get(label))
+        new, old = model.get(label, NONE), base.get(label, NONE)
         row = [f'<span class="class">{swatch(colors.get(label))}{name(label)}</span>']
-        missing = all(number(v) is None for v in (new.get("iou"), new.get("dice"), old.get("iou"), old.get("dice")))
+        missing = not any(v is not None for v in (*new.values(), *old.values()))
         absent += missing
         for key in ("iou", "dice"):
-            cells = [score(old.get(key)), score(new.get(key)), delta(new.get(key), old.get(key))]
+            cells = [score(old[key]), score(new[key]), delta(new[key], old[key])]
             cells = cells if base else cells[1:2]
             row += ['<span class="none">absent</span>'] * len(cells) if missing else cells
         rows.append(row)

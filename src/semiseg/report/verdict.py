@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
-from semiseg.report.load import Json, dicts, mapping
-from semiseg.report.markup import change, count, number, plural, score, signed
+from semiseg.report.markup import change, count, plural, score, signed
+from semiseg.report.shape import Json
 from semiseg.training.config import SELECTABLE
 
 CLEAR = 0.005
@@ -14,7 +15,7 @@ CLEAR = 0.005
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of the comparison. `val` holds the metrics of the schema, or nothing."""
+    """One row of the comparison. `val`: its `SCORES`."""
 
     name: str
     folder: str
@@ -23,7 +24,7 @@ class Arm:
     @property
     def miou(self) -> float | None:
         """Mean IoU on val, or None."""
-        return number(self.val.get("miou"))
+        return cast(float | None, self.val["miou"])
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Verdict:
 
 def on(summary: Json) -> str:
     """What the arms were scored on: val, or labels that they did not see."""
-    return str(mapping(summary.get("scored")).get("on") or "val")
+    return summary["scored"]["on"] or "val"
 
 
 def judge(summary: Json) -> Verdict:
@@ -61,30 +62,24 @@ def judge(summary: Json) -> Verdict:
 
 def supervised(summary: Json) -> bool:
     """Whether no model of the run learned from an unlabeled image: the supervised method, and generation 0 only."""
-    return str(summary.get("method")) == "supervised" and not any(
-        number(g.get("generation")) for g in dicts(summary.get("generations"))
-    )
+    return summary["method"] == "supervised" and not any(g["generation"] for g in summary["generations"])
 
 
 def _arms(summary: Json) -> list[Arm]:
-    return [
-        Arm(str(a.get("name") or "arm"), str(a.get("folder") or ""), mapping(a.get("val")))
-        for a in dicts(summary.get("arms"))
-    ]
+    return [Arm(a["name"] or "arm", a["folder"], a["val"]) for a in summary["arms"]]
 
 
 def _members(summary: Json) -> list[Arm]:
     """Every member of every generation as an arm, generation 0 first."""
-    found = []
-    for g in dicts(summary.get("generations")):
-        for m in dicts(g.get("members")):
-            title = f"generation {g.get('generation')}, {m.get('name')}"
-            found.append(Arm(title, str(m.get("folder") or ""), mapping(m.get("val"))))
-    return found
+    return [
+        Arm(f"generation {count(g['generation'], '?')}, {m['name']}", m["folder"], m["val"])
+        for g in summary["generations"]
+        for m in g["members"]
+    ]
 
 
 def _model(summary: Json, arms: list[Arm]) -> Arm | None:
-    folder = str(mapping(summary.get("model")).get("folder") or "")
+    folder = summary["model"]["folder"]
     for arm in [*reversed(arms), *_members(summary)]:
         if folder and arm.folder == folder:
             return arm
@@ -93,7 +88,7 @@ def _model(summary: Json, arms: list[Arm]) -> Arm | None:
 
 def _sentence(summary: Json, baseline: Arm | None, model: Arm | None) -> tuple[str, str]:
     if model is None or model.miou is None:
-        if mapping(summary.get("counts")).get("val"):
+        if summary["counts"].get("val"):
             return "This run holds no score on val, so judge it by the pictures.", "plain"
         return "No val set, so no score: judge this model by the pictures, or label a few images for val.", "plain"
     if supervised(summary):
@@ -119,9 +114,9 @@ def _sentence(summary: Json, baseline: Arm | None, model: Arm | None) -> tuple[s
 
 def _first(summary: Json) -> set[str]:
     """The folders of the members that saw labels only: generation 0 of the supervised method."""
-    if summary.get("method") != "supervised":
+    if summary["method"] != "supervised":
         return set()
-    return {str(m.get("folder")) for g in dicts(summary.get("generations"))[:1] for m in dicts(g.get("members"))}
+    return {m["folder"] for g in summary["generations"][:1] for m in g["members"]}
 
 
 def _kept(summary: Json, model: Arm) -> tuple[str, str]:
@@ -136,10 +131,8 @@ def _kept(summary: Json, model: Arm) -> tuple[str, str]:
     best = max(later, key=lambda a: a.miou or 0.0)
     gain = (best.miou or 0.0) - (model.miou or 0.0)
     if gain > 0:  # below 20 val images another figure than mIoU promotes
-        by_run = str(mapping(summary.get("model")).get("why") or "") if model.folder == summary.get("baseline") else ""
-        reason = by_run or next(
-            (str(g["why"]) for g in reversed(dicts(summary.get("generations"))) if g.get("why")), ""
-        )
+        by_run = summary["model"]["why"] if model.folder == summary["baseline"] else ""
+        reason = by_run or next((g["why"] for g in reversed(summary["generations"]) if g["why"]), "")
         said = f"Unlabeled images did not help clearly enough{f' ({reason})' if reason else ''}: "
         return said + f"a labels-only model is kept ({score(model.miou)} mIoU on {on(summary)}).", "flat"
     return (
@@ -151,8 +144,7 @@ def _kept(summary: Json, model: Arm) -> tuple[str, str]:
 
 def too_few(summary: Json) -> float | None:
     """The number of images that models were scored on when it is too small to tell, else None."""
-    scored = mapping(summary.get("scored")) or {"images": mapping(summary.get("counts")).get("val")}
-    images = number(scored.get("images"))
+    images = cast(float | None, summary["scored"]["images"])
     return images if images is not None and 0 < images < SELECTABLE else None
 
 
@@ -173,13 +165,13 @@ def _caveats(summary: Json, baseline: Arm | None, model: Arm | None, rival: Arm 
     if few:
         had = "Val has only" if on(summary) == "val" else "Models were scored on labels that they did not see,"
         said.append(f"{had} {plural(few, 'image')}; below {SELECTABLE} a difference like this can be chance.")
-    if summary.get("val_source") == "carved":
+    if summary["val_source"] == "carved":
         said.append("Val was set aside from your labeled images, so the models trained on fewer labels.")
     if rival:
         pair = f"({score(rival.miou)}) than the model of this run ({score(model.miou)})"
         only = " It saw labels only." if rival.folder in _first(summary) else ""
         said.append(f"“{rival.name}” scores higher {pair}.{only}")
     if baseline is not None and not supervised(summary):
-        seed = count(summary.get("seed"), "?")
+        seed = count(summary["seed"], "?")
         said.append(f"One seed ({seed}), and {on(summary)} also chose the model: the fair number is the one on test.")
     return said
