@@ -17,6 +17,7 @@ weights               what kept pixels count: balance gives every class its shar
                       out unevenly; doubt=.3 lets inconsistent pixels count .3 with the label of most members; both
 what a consensus counts  beside the labels: .3, or 1; and how students see its images: in strong colours, or as the labels'
                       own (view=train)
+mixing                what is pasted into consensus images, with its consensus: nothing, or boxes, or classes, of the next
 morphology            the mask opened by 3 × 3 pixels: what is thin is learned after all
 gate                  whether images with more doubt than agreed foreground are left out
 committee size        3 members, 2, or 5
@@ -84,6 +85,7 @@ FACTORS: dict[str, dict[str, str]] = {
         f"im@balance=yes{BEFORE}": f"im{BEFORE}",
         f"im@balance=yes@doubt=0.3{BEFORE}": f"im@balance=yes{BEFORE}",
     },
+    "mixing": {"im@mix=cutmix": CENTRE, "im@mix=classmix": CENTRE, "im@mix=cutmix@weight=1": "im@mix=cutmix"},
     "what a consensus counts": {f"im{BEFORE}": CENTRE, "im@weight=1": CENTRE, "im@view=train": CENTRE},
     "morphology": {once("im@erode=3@dilate=3"): ONE},
     "gate": {once("im@gate=foreground"): ONE},

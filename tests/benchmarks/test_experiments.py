@@ -89,7 +89,7 @@ def settings(arm):
     """What an arm trains with: of its program, whatever was typed, and of its training."""
     one = asked(Request([Path("data")], [arm], Path("out")))[0]
     given = {k: v for k, v in one.config.to_json().items() if not k.endswith("_args")}
-    taught = {"weight": one.config.method_args.get("weight")} if one.config.method == "supervised" else {}
+    taught = {k: one.config.method_args.get(k) for k in ("weight", "mix") if one.config.method == "supervised"}
     return {k: v for k, v in (given | taught | vars(one.program)).items() if k != "asked"}
 
 

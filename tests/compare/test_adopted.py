@@ -38,6 +38,13 @@ def test_what_an_older_version_did_not_know_and_what_the_data_settle_change_noth
     assert fake.started == []
 
 
+def test_what_a_program_makes_its_default_later_is_none_of_an_older_version(tmp_path):
+    """`im` makes the weight of a consensus .3; where it was not noted it was the method's own, 1."""
+    run_of(tmp_path, "method_args", {"weight": None}, method="im")
+    row = run(tmp_path, [cell("a", options={"method": "im"})], Fake(tmp_path))["a"]
+    assert row.status == "failed" and "mean today: supervised.weight: 1.0 → 0.3." in row.message
+
+
 def run_of(out, part, change, method="fixmatch+im"):
     """A finished cell `a` with some settings changed; None: they were not noted."""
     write_run(out / "cells/a", method=method)

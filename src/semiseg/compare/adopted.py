@@ -10,7 +10,7 @@ from typing import Any
 from semiseg import storage
 from semiseg.compare.grid import Cell
 from semiseg.errors import CHECKPOINT, Problem, Refusal
-from semiseg.methods import own
+from semiseg.methods import arguments, method_class, own
 from semiseg.programs import PROGRAMS
 from semiseg.programs.train import configure
 from semiseg.training.config import FREE, RESOLVED, Config, split_name
@@ -25,8 +25,7 @@ def check(cell: Cell, run: Path) -> None:
         fix = "put the old file back, or choose another --out"
         raise Refusal(Problem("S08", today.method, "changed since this cell was trained with it", fix), CHECKPOINT)
     new = _values(replace(today, lr=today.lr or default_rate(today)).to_json())
-    plain = configure({"method": today.name}, [], None, {})  # what an older version did not know it did as by default
-    old = _values(plain.to_json()) | _values(Config().to_json() | record["config"])
+    old = _unsaid(today) | _values(Config().to_json() | record["config"])
     if changed := [f"{k}: {old.get(k)!r} → {v!r}" for k, v in new.items() if old.get(k) != v]:
         found = f"was trained with other settings than its words mean today: {', '.join(changed)}"
         fix = "remove its folder to train it anew, or go on with the version of semiseg that trained it"
@@ -37,6 +36,13 @@ def begun_otherwise(cell: Cell, run: Path) -> bool:
     """Was an unfinished training of this cell begun with another file of the user's own? Nothing of it is of use then."""
     code = storage.read_json(run / "run.json").get("code", "") if (run / "run.json").exists() else ""
     return bool(code) and own.digest(split_name(str(cell.options["method"]), PROGRAMS)[0]) != code
+
+
+def _unsaid(config: Config) -> dict[str, Any]:
+    """What an older version did that did not know of it: as by default, a method's own even where a program has another."""
+    plain = configure({"method": config.name}, [], None, {})
+    own = {f"{config.method}.{k}": v for k, v in arguments(method_class(config.method)).items()}
+    return _values(plain.to_json()) | own
 
 
 def _values(config: Mapping[str, Any]) -> dict[str, Any]:

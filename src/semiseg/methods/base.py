@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -47,7 +46,7 @@ class Method(nn.Module):
     ramp = 0.0
     views: tuple[str, ...] = ("strong",)
     uses_unlabeled = True  # False: unlabeled images are drawn only when a refiner brings their consensus
-    students: ClassVar[Mapping[str, object]] = MappingProxyType({})  # arguments that mean something under a consensus
+    students: ClassVar[tuple[str, ...]] = ()  # arguments that mean something under a consensus only
     # alone, and the value that they count as (in a model's fingerprint) where there is none
 
     def __init__(self, make: Make, task: Task) -> None:

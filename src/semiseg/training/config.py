@@ -102,8 +102,8 @@ class Config:
         other = FREE | {"program", "program_args", "baseline", "epochs", "committee"}
         kept = {k: v for k, v in self.to_json().items() if k not in other}
         args = self.method_args if method == self.method else {}
-        idle = {k: v for k, v in method_class(method).students.items() if k in args} if method in METHODS else {}
-        kept |= {"method": method, "method_args": {**args, **idle}}
+        idle = method_class(method).students if method in METHODS else ()
+        kept |= {"method": method, "method_args": {k: v for k, v in args.items() if k not in idle}}
         if code := own.digest(method):
             kept["code"] = code
         return hashlib.sha256(json.dumps([kept, key, data], sort_keys=True).encode()).hexdigest()

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from semiseg.batch import IGNORE, Clock, Labeled, Planes, Unlabeled, generator_of
+from semiseg.data.mixing import cut_boxes
 from semiseg.inconsistency import InconsistencyMask
 from semiseg.methods.supervised import Supervised
 from semiseg.task import make_task
@@ -93,6 +94,31 @@ def test_a_student_of_a_consensus(seed):
     }
     for name, wrong in wrongs.items():
         assert abs(losses["loss"].item() - (sup + 2 * wrong) / 3) > 1e-3, name
+
+
+def test_a_student_of_a_consensus_that_is_cut_and_mixed():
+    """In its box each image shows the next one, with what is taught there, what is disputed and what is padding."""
+    g = generator_of("mixed", 0)
+    (logits, mask, hidden), (view, label, disputed) = random(g, b=6, size=8), random(g, b=6, size=8, unknown=0.3)
+    outside = torch.rand(label.shape, generator=g) < 0.3
+    agree = (~disputed & ~outside).unsqueeze(1)
+    planes = Planes(label.masked_fill(disputed | outside, IGNORE), agree)
+    unlabeled = Unlabeled(torch.zeros_like(view), (view,), ~outside.unsqueeze(1), planes)
+    known = Labeled(logits, mask.masked_fill(hidden, IGNORE))
+    losses = method(weight=2.0, mix="cutmix").step(known, unlabeled, CLOCK)
+    box = cut_boxes(6, (8, 8), CLOCK.generator("box"))[:, 0]
+    assert box.any() and not box.all()
+    parts = view.clone(), label.clone(), agree[:, 0].float(), outside.clone()
+    trusted = agree[:, 0].float()
+    for i in range(6):
+        for y in range(8):
+            for x in range(8):
+                if box[i, y, x]:
+                    for mine, theirs in zip(parts, (view, label, trusted, outside), strict=True):
+                        mine[i, ..., y, x] = theirs[(i + 1) % 6, ..., y, x]
+    sup = loss_of(logits, mask, torch.ones(mask.shape), hidden)
+    assert losses["loss"].item() == pytest.approx((sup + 2 * loss_of(*parts)) / 3, abs=1e-6)
+    assert abs(loss_of(*parts) - loss_of(view, label, trusted, outside)) > 1e-3
 
 
 def test_by_hand():
