@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from semiseg.errors import USAGE, Problem, Refusal
+from semiseg.report.markup import plural
 
 Result = tuple[dict[str, Any], list[str], str]
 
@@ -136,7 +137,7 @@ def predict_images(
     }  # fmt: skip
     if not (done.done or done.skipped):
         raise CheckFailed(result, done.failed)
-    lines = [f"{len(done.done)} masks written to {out}/masks"]
+    lines = [f"{plural(len(done.done), 'mask')} written to {out}/masks"]
     if done.skipped:
         lines.append(f"{len(done.skipped)} were there already")
     if done.failed:
@@ -158,7 +159,7 @@ def find_consensus(committee: list[str], images: Path, out: Path, members: bool,
     if not result["images"]:
         raise CheckFailed(result, failed)
     lines = [f"{len(result['committee'])} members: {', '.join(result['committee'])}"]
-    lines.append(f"{result['images']} masks written to {out}/masks")
+    lines.append(f"{plural(result['images'], 'mask')} written to {out}/masks")
     lines.append(f"inconsistent: {result['inconsistent_share']:.1%} of the pixels, mapped in {out}/inconsistency")
     if everywhere := result["inconsistent_everywhere"]:
         some = ", ".join(everywhere[:3]) + (", …" if len(everywhere) > 3 else "")
@@ -168,7 +169,7 @@ def find_consensus(committee: list[str], images: Path, out: Path, members: bool,
     if result["never_predicted"]:
         lines.append(f"Note: no member predicts {', '.join(result['never_predicted'])} in any image")
     if failed:
-        lines.append(f"{len(failed)} problems, listed in {out}/failed.csv:")
+        lines.append(f"{plural(len(failed), 'problem')}, listed in {out}/failed.csv:")
         lines += [f"  {line}" for line in render(failed, f"{out}/failed.csv")]
     lines += [f"Note: {line}" for line in render(Problem(**p) for p in result["notes"])]
     return result, lines, f"look at {out}/inconsistency, and label the first images of {out}/label_next.csv"
@@ -180,7 +181,7 @@ def export_run(run: Path, model: Path, as_json: bool) -> tuple[Any, bool, list[s
 
     made = export(run, model)
     lines = [f"{model}: {made['size_mb']} MB, any batch, height and width",
-             f"compared with torch on {made['images']} images: probabilities differ by at most "
+             f"compared with torch on {plural(made['images'], 'image')}: probabilities differ by at most "
              f"{made['largest_difference']:.1g}, labels at {made['other_labels']:.2%} of the pixels"]  # fmt: skip
     following = shlex.join(
         ["semiseg", "consensus", str(model), "OTHER_RUN", "--images", "IMAGES", "--out", "consensus"]

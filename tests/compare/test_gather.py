@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -183,6 +184,16 @@ def test_too_few_images(grids, seeds):
         assert "4 images: too few images for an interval" in text and "nan" not in text
         assert f"{table.digits(made['im']['delta'], '+.3f')} [" not in text
     assert made[BASE]["note"] == ""
+
+
+def test_a_test_set_without_any_class_says_so(grids):
+    group = compared(grids, {"im": 20})
+    for arm in group.arms:
+        arm.gain = arm.gain and replace(arm.gain, value=np.nan, low=np.nan, high=np.nan)
+    group.absent = ["foreground"]
+    why = "no mIoU: the truth of test has no pixel of foreground"
+    assert page.verdict(group) == (f"{page._title(group)}: no method could be compared ({why}).", "flat")
+    assert rows_of(grids, group)[0]["im"]["note"] == why
 
 
 def test_a_model_of_generation_0_is_not_credited(grids):

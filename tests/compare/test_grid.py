@@ -271,6 +271,13 @@ def test_a_method_that_needs_unlabeled_images(ask, tmp_path, tested):
     assert plan(replace(ask("im", labels=["4"]), data=[data])).cells
 
 
+def test_two_words_for_the_same_labels_are_trained_once(ask):
+    grid = plan(ask("im", labels=["3", "all", "0.5", "6"], baselines="all"))
+    assert [c.labels for c in grid.cells if c.arm == "im"] == ["3", "all"]
+    said = [n for n in grid.notes if "trained once" in n]
+    assert len(said) == 2 and "--labels 0.5 are the 3 labels of --labels 3" in said[0] and "--labels 6 are" in said[1]
+
+
 def test_two_folders_of_one_name(ask, tested, tmp_path):
     shutil.copytree(tested["binary"], tmp_path / "binary")
     request = ask("fixmatch", baselines="none")

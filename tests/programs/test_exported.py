@@ -95,6 +95,15 @@ def test_what_export_refuses(tmp_path, monkeypatch):
     assert error.value.exit == 2
 
 
+def test_a_place_that_cannot_be_written_is_said_before_the_conversion(folders, tmp_path, monkeypatch):
+    semiseg.train(folders["binary"], tmp_path / "run", method="supervised", **SMALL)
+    monkeypatch.setattr(exported, "_bytes", lambda *_: pytest.fail("converted all the same"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Refusal, match="cannot be written") as error:
+        export(tmp_path / "run", tmp_path / "file" / "m.onnx")
+    assert error.value.exit == 6
+
+
 def test_a_file_that_differs_is_removed(folders, tmp_path, monkeypatch):
     semiseg.train(folders["binary"], tmp_path / "run", sets=["im.members=2"], **SMALL)
     about = {**ABOUT, "classes": semiseg.load(tmp_path / "run").classes.to_json()}

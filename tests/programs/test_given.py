@@ -87,6 +87,14 @@ def test_training_with_a_given_committee(kind, folders, tmp_path):
     assert all(a["val"]["miou"] is not None for a in summary["arms"])
 
 
+def test_labels_only_stays_beside_a_given_committee(folders, tmp_path):
+    """It is what its students are held against, so baseline=no cannot be."""
+    sets = ["baseline=no", "im.generations=1"]
+    paths = ",".join(two(tmp_path, "binary"))
+    summary = semiseg.train(folders["binary"], tmp_path / "run", method="im", committee=paths, sets=sets, **SMALL)
+    assert summary["baseline"] == "baseline" and any("baseline=no was left aside" in w for w in summary["warnings"])
+
+
 def flat(folder, values):
     """Masks for the unlabeled images of one value each."""
     for i, value in enumerate(values):

@@ -21,9 +21,9 @@ def sides(request: Request) -> dict[str, Any]:
 
 
 def look(
-    request: Request, path: Path, asked: list[Asked], problems: list[Problem], given: dict[str, Any]
+    request: Request, path: Path, asked: list[Asked], problems: list[Problem], notes: list[str], given: dict[str, Any]
 ) -> dict[str, Checked] | None:
-    """Check the folder with every number of labels; None when it is refused."""
+    """Check the folder with every number of labels, numbers that mean the same images once; None when it is refused."""
     good: dict[str, Checked] = {}
     before = len(problems)
     for labels in dict.fromkeys(request.labels):
@@ -34,6 +34,12 @@ def look(
             problems += refusal.problems
             continue
         problems += checked.errors
+        names = [item.name for item in checked.index.labeled]
+        if twin := next((n for n, c in good.items() if [item.name for item in c.index.labeled] == names), ""):
+            notes.append(
+                f"{path}: --labels {labels} are the {len(names)} labels of --labels {twin}, which are trained once"
+            )
+            continue
         good[labels] = checked
         hungry = [a.title for a in asked if a.hungry]
         if checked.ok and not checked.index.unlabeled and hungry:

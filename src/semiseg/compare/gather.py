@@ -125,7 +125,8 @@ def gather(grid: Grid, rows: list[running.Row]) -> list[Group]:
     status = {r.cell: r for r in rows}
     groups: dict[tuple[str, str], Group] = {}
     for cell in grid.cells:
-        for labels in [cell.labels] if cell.labels != "full" else dict.fromkeys(grid.request.labels):
+        beside = dict.fromkeys(c.labels for c in grid.cells if c.data == cell.data and c.labels != "full")
+        for labels in [cell.labels] if cell.labels != "full" else beside:
             group = groups.setdefault((cell.data, labels), Group(cell.data, labels, cell.split, []))
             _add(group, cell, status[cell.name], grid.request.out / "cells" / cell.name)
     for group in groups.values():

@@ -90,7 +90,7 @@ def plan(request: Request, progress: Any = None) -> Grid:
         notes.append(f"labels only train {plural(k, 'model')}, {why}")
     for name, path in names.items():
         given = {**sides(request), "progress": progress, "known": {}}  # every file is read once, whatever is asked
-        seen = look(request, path, asked, problems, given)
+        seen = look(request, path, asked, problems, notes, given)
         if not seen:
             continue
         whole = seen.get("all") or check(path, **given)
@@ -102,7 +102,7 @@ def plan(request: Request, progress: Any = None) -> Grid:
         if full is not None and "oracle" in full[1]:  # masks that nobody has looked at yet
             opened = check(path, oracle=True, **given)
             hashes[f"{name}/masks"], problems = opened.hash, problems + opened.errors
-        cells += _cells(request, name, path, asked, k, full, splits[name])
+        cells += _cells(request, name, path, list(seen), asked, k, full, splits[name])
     if problems:
         typed = any(p.code.startswith("C") for p in problems)
         raise Refusal(list(dict.fromkeys(problems)), USAGE if typed else DATA)
@@ -128,7 +128,14 @@ def slug(text: str) -> str:
 
 
 def _cells(
-    request: Request, name: str, path: Path, asked: list[Asked], k: int, full: Full | None, split: str
+    request: Request,
+    name: str,
+    path: Path,
+    numbers: list[str],
+    asked: list[Asked],
+    k: int,
+    full: Full | None,
+    split: str,
 ) -> list[Cell]:
     """Seed after seed: the committee and the other labels-only rows, then the methods; plain before its programs."""
     cells: list[Cell] = []
@@ -146,7 +153,7 @@ def _cells(
 
     plain = tuple(route(request.sets, "supervised", ""))
     for seed in range(request.seeds):
-        for labels in dict.fromkeys(request.labels):
+        for labels in numbers:
             sets = (*route(_of_one_model(request.sets), "supervised", "committee"), f"committee.members={k}")
             first = add(labels, seed, BASE, {"method": "supervised+committee"}, sets, [], k, f"committee-{k}")
             if request.baselines == "all" and k > 1:

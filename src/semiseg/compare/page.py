@@ -13,7 +13,7 @@ from semiseg.compare.grid import LARGEST, Grid
 from semiseg.compare.pictures import side_by_side
 from semiseg.compare.request import BASE
 from semiseg.compare.statistics import BLOCKS, TOO_FEW, Interval
-from semiseg.compare.table import bounds, digits, limits, remark, span
+from semiseg.compare.table import bounds, digits, limits, nothing, remark, span
 from semiseg.report.markup import command, count, duration, esc, name, note, section, table, terms
 from semiseg.report.page import ALONE, document
 from semiseg.training.origin import distinct
@@ -100,7 +100,8 @@ def verdict(group: Group) -> tuple[str, str]:
     arms = [a for a in group.arms if a.asked and a.gain is not None and math.isfinite(a.gain.value)]
     where = f"{_title(group)}: "
     if not arms:
-        return f"{where}no method could be compared.", "flat"
+        read = [a for a in group.arms if a.gain is not None]
+        return f"{where}no method could be compared{f' ({nothing(group)})' if read else ''}.", "flat"
     best = max(arms, key=_gain)
     if max(len(a.paired) for a in arms) < 2:
         said = f"one seed cannot tell whether a method helped; the largest difference, {best.name}"

@@ -24,7 +24,6 @@ PAIRS = ("data", "labels", "split", "arm", "rival", "delta", "low", "high", "del
 def as_row(arm: Arm, group: Group, command: str) -> Json:
     """A line of table.csv; numbers as numbers, None where there is none."""
     f, gain, share = arm.figures, arm.gain, arm.share
-    few = gain is not None and not math.isfinite(gain.low)
     row = {
         "data": arm.data, "labels": arm.labels, "arm": arm.name, "split": group.split,
         **{k: average(f.get(k, [])) for k in FIGURES}, "miou_per_seed": f.get("miou", []),
@@ -32,7 +31,7 @@ def as_row(arm: Arm, group: Group, command: str) -> Json:
         **_bounds(arm.best, "delta_to_best", "best_low", "best_high"),
         **_bounds(arm.over, "delta_to_average", "average_low", "average_high"),
         "gap": share and share.gap.value, **_bounds(share.share if share else None, "gap_recovered", "gap_low", "gap_high"),
-        "gap_note": share.why if share else "", "note": "; ".join(filter(None, (remark(arm), TOO_FEW if few else ""))),
+        "gap_note": share.why if share else "", "note": "; ".join(filter(None, (remark(arm), _unsure(gain, group)))),
         "seconds": average(f.get("seconds", [])), "images_forwarded": average(f.get("images_forwarded", [])),
         "parameters": average(f.get("parameters", [])),
         "seeds": arm.seeds, "n_seeds": arm.counted, "n_images": group.images,
@@ -40,6 +39,18 @@ def as_row(arm: Arm, group: Group, command: str) -> Json:
         "command": command,
     }  # fmt: skip
     return {k: _known(v) for k, v in row.items()}
+
+
+def _unsure(gain: Interval | None, group: Group) -> str:
+    """Why a difference has no interval, or is none."""
+    if gain is None or math.isfinite(gain.low):
+        return ""
+    return TOO_FEW if math.isfinite(gain.value) else nothing(group)
+
+
+def nothing(group: Group) -> str:
+    """Why there is no mIoU."""
+    return f"no mIoU: the truth of {group.split} has no pixel of {', '.join(group.absent) or 'any class'}"
 
 
 def pair_rows(groups: Iterable[Group]) -> list[Json]:

@@ -216,6 +216,9 @@ class Generations(Program):
         session.share_out(self.members, self.members_by, self.networks)
         if config.committee and not storage.is_sealed(session.run / FIRST):
             ready(session, self.rule())  # what is wrong with it is said before anything is trained
+        if config.committee and not config.baseline:
+            why = "beside a given committee labels only is all that students can be held against"
+            session.warnings.append(f"baseline=no was left aside: {why}.")
         base = baseline(session, self._in_a_row(session), always=bool(config.committee))
         if base and config.committee:
             session.add_generation(0, [base], True, f"trained on the labels; the committee is {config.committee}")

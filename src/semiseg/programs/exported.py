@@ -113,9 +113,9 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         "channels": model.channels, "dtype": model.dtype, "resize": model.resize, "model": model.hash,
         "output": "sigmoid above .5" if model.task.multilabel else "softmax, argmax",
     }  # fmt: skip
+    storage.make_folder(out.parent)  # before the conversion, which takes its time
     data = _bytes(model.network(model.folders["model"]).cpu(), model.channels, about)
     model.device = torch.device("cpu")  # both on one device: a GPU rounds otherwise
-    out.parent.mkdir(parents=True, exist_ok=True)
     storage.write_bytes(out, data)
     made = {"model": str(out), "run": str(run), **_compare(model, Exported(out)), "size_mb": round(len(data) / 1e6, 2)}
     if not made["largest_difference"] <= TOLERANCE:
