@@ -133,9 +133,11 @@ class Model:
 
     def unfit(self, channels: int, dtype: str, where: str) -> Problem | None:
         """P01 or P02 for images that are not like those of the training, else None."""
-        fix = "give it images like those it learned from"
+        fix = "give it images like those that it learned from"
         if channels != self.channels:
-            return Problem("P01", where, f"has {channels} channels, the model was trained on {self.channels}", fix)
+            fix += {1: ", saved as grey", 3: ", saved as RGB"}.get(self.channels, "")
+            found = f"has {channels} channel{'s' * (channels > 1)}, the model was trained on {self.channels}"
+            return Problem("P01", where, found, fix)
         if dtype != self.dtype:
             return Problem("P02", where, f"holds {dtype} numbers, the model was trained on {self.dtype}", fix)
         return None

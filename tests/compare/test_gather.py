@@ -241,6 +241,12 @@ def test_labels_only_with_as_many_steps_may_be_as_good(grids, longer, tone):
     assert ("im helped" in said) == (tone == "helped")
 
 
+@pytest.mark.parametrize(("longer", "said"), [(20, True), (5, False)])
+def test_steps_that_are_worth_more_than_any_method_are_a_caveat(grids, longer, said):
+    text = grids.html(compared(grids, {"im": 10, "csl": 0, f"{BASE}, 4× steps": longer}))
+    assert ("labels only, 4× steps is above every method: +0." in text) == said
+
+
 def test_the_method_that_is_said_to_have_helped_is_above_that_too(grids):
     """The largest difference may be one that the steps alone explain."""
     group = compared(grids, {"im": 20, "csl": 18, f"{BASE}, 4× steps": 5})

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -75,6 +77,26 @@ def test_one_fix_when_all_masks_carry_the_same_ending(tmp_path):
     problems = find(tmp_path).problems
     assert [p.code for p in problems] == ["D01"] * 3 + ["D02"] * 3
     assert all("'_mask'" in p.fix for p in problems)
+
+
+def test_an_ending_is_found_although_one_image_has_no_mask(tmp_path):
+    touch(tmp_path, *(f"images/{n}.jpg" for n in ("a", "b", "c", "lone")), *(f"masks/{n}_mask.png" for n in "abc"))
+    touch(tmp_path, "masks/stray.png")
+    fixes = {Path(p.where).name: p.fix for p in find(tmp_path).problems}
+    assert [name for name, fix in fixes.items() if "take '_mask' out" in fix] == [
+        f"{n}{end}" for end in (".jpg", "_mask.png") for n in "abc"
+    ]
+    assert "add the mask" in fixes["lone.jpg"] and "Did you mean" not in fixes["lone.jpg"]
+    assert "add the image" in fixes["stray.png"]
+
+
+@pytest.mark.parametrize("end", ["", "_L"])
+def test_masks_under_a_name_of_others_are_never_taken_for_unlabeled_images(tmp_path, end):
+    touch(tmp_path, *(f"images/{n}.png" for n in "abc"), *(f"labels/{n}{end}.png" for n in "abc"), "unlabelled/d.png")
+    said = {p.where.removeprefix(str(tmp_path)): p for p in find(tmp_path).problems}
+    assert "/labels" not in said and not any("unlabeled" in p.fix for w, p in said.items() if w != "/unlabelled")
+    masks = next(p for p in said.values() if "no folder masks/" in p.found)
+    assert "Are they in" in masks.fix and "/labels/" in masks.fix
 
 
 def test_paths_stay_as_typed(tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def test_every_kind_says_everything(tmp_path, kind):
     told = ["labels only", "average of 2 at prediction", "im, generation 2", "+0.017", "unet1x1", "171 561 parameters",
             "semiseg train my_data --method im --steps 2000", "387 200", "Models trained 17", "torch 2.10.0", "no dead cell",
             "semiseg predict run my_new_images --out predictions", "semiseg evaluate run my_data --split test",
-            "run/label_next.csv", "plate_03/well_B01", "16 min", "7.4 % in generation 0"]  # fmt: skip
+            "run/label_next.csv", "plate_03/well_B01", "16 min", "committee of generation 0"]  # fmt: skip
     assert [t for t in told if t not in text.replace("\N{NARROW NO-BREAK SPACE}", " ")] == []
     samples = [a for a in tree.named("img") if "thumb" not in a.get("class", "")]
     assert len(samples) == 3 * 5 - 1  # one of three samples has no truth

@@ -67,7 +67,27 @@ def test_few_val_images_only_seem_to_say_something():
 
 def test_a_gain_that_did_not_promote_is_no_help():
     value = summary(Fake(gain=0.03, promoted=False))
-    assert "did not help clearly enough (worse on val than generation 0)" in judge(value).sentence
+    verdict = judge(value)
+    assert "did not help by the score that decides (worse on val than generation 0)" in verdict.sentence
+    assert not verdict.compared
+
+
+def test_the_reason_is_that_of_the_best_that_was_refused():
+    value = summary(Fake(gain=0.03, promoted=False))
+    for generation, why in zip(value["generations"], ("", "first", "second"), strict=True):
+        generation["why"] = why
+    assert "(second)" in judge(value).sentence
+    for member in value["generations"][2]["members"]:
+        member["val"]["miou"] = 0.6
+    assert "(first)" in judge(value).sentence
+
+
+def test_two_models_of_labels_only_are_not_compared():
+    """What is shipped is generation 0's, and labels only had more steps: their difference is not of unlabeled images."""
+    value = summary(Fake(gain=0.03, promoted=False))
+    longer = {"name": "labels only", "folder": "baseline", "val": value["arms"][0]["val"] | {"miou": 0.6}}
+    arms = [longer, value["arms"][0] | {"name": "generation 0"}, *value["arms"][1:]]
+    assert not changed(value, arms=arms, baseline="baseline").compared
 
 
 def test_what_labels_alone_can_do_better_is_no_green_light():

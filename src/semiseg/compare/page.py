@@ -138,6 +138,7 @@ def _over(group: Group) -> str:
 def _caveats(grid: Grid, groups: Sequence[Group]) -> list[str]:
     said = []
     for g in groups:
+        said += _outdone(g)
         for word in ("best", "average"):
             rival = g.of_many(word)
             gains = [a.best if word == "best" else a.over for a in g.arms if a.asked]
@@ -148,6 +149,15 @@ def _caveats(grid: Grid, groups: Sequence[Group]) -> list[str]:
     if grid.request.blocks > 1:
         said.append(f"Images were drawn in runs of {grid.request.blocks} neighbours.")
     return said
+
+
+def _outdone(group: Group) -> list[str]:
+    """A sentence where the same steps with labels only are worth more than any method."""
+    asked = [a for a in group.arms if a.asked and a.gain is not None and math.isfinite(a.gain.value)]
+    rival = group.longer
+    if not asked or rival is None or rival.gain is None or not rival.gain.value > max(map(_gain, asked)):
+        return []
+    return [f"{_title(group)}: {rival.name} is above every method: {span(rival.gain)} {_over(group)}."]
 
 
 def _group(group: Group, number: int) -> str:
@@ -182,7 +192,7 @@ def _meaning(group: Group) -> str:
     text = "Means over seeds. Time and images forwarded are those of all models behind an arm."
     if group.full is not None and group.full.gain is not None:
         text += f" {esc(group.full.name.capitalize())} are worth {esc(span(group.full.gain))} mIoU here; "
-        text += "less than 3 standard errors or 0.03 is no headroom."
+        text += "less than 0.03 is no headroom, less than 3 standard errors uncertain."
     return text
 
 

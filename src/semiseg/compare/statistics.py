@@ -197,7 +197,7 @@ def recovered(arm: Array, base: Array, full: Array, draws: Draws) -> Recovered:
     if draws.blocks < BLOCKS:
         return Recovered(None, gap, TOO_FEW)
     if not (gap.error > NOTHING and gap.value >= max(LEAST, ERRORS * gap.error)):
-        return Recovered(None, gap, "no headroom")
+        return Recovered(None, gap, "no headroom" if gap.value < LEAST else "gap uncertain")
     start = draws.miou(base)
     rise, room = draws.mean(draws.miou(arm) - start), draws.mean(draws.miou(full) - start)
     ratio = np.where(room > 0, rise / np.where(room > 0, room, 1), np.nan)

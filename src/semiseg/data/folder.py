@@ -5,6 +5,7 @@ Nothing is decoded here. Problems are collected, never raised, so that `check` c
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +22,9 @@ from semiseg.errors import DATA, Problem, Refusal, nearest
 __all__ = ["SPLITS", "Index", "Item", "find", "is_data", "read_label"]
 
 _EXPECTED = ("images", "masks", "unlabeled", "val", "test", "splits")
+_MASKS = ("mask", "label", "labels", "annotation", "annotations", "gt", "groundtruth", "ground_truth", "segmentation",
+          "segmentations", "targets")  # fmt: skip
+"""What others call their folder of masks."""
 
 
 def find(data: Path | str, labels: tuple[str, ...] | None = None, wanted: str = "labeled") -> Index:
@@ -91,7 +95,9 @@ def _misspelt(root: Path, index: Index) -> list[Problem]:
         return []
     absent = [n for n in _EXPECTED[2:] if n not in have]
     for name in have:
-        if name not in _EXPECTED and name not in used and (hint := nearest(name.lower(), absent)):
+        if name in _EXPECTED or name in used or name.lower() in _MASKS:
+            continue
+        if hint := nearest(name.lower(), absent):
             problems.append(Problem("D31", shown(root / name), "is not read", f"{hint} Rename it", level="warning"))
     return problems
 
@@ -138,7 +144,7 @@ def _missing(root: Path) -> list[Problem]:
             continue
         found = f"has no folder {name}/" + (f", but {loose} images of its own" if loose and name == "images" else "")
         hint = nearest(name, others := [h for h in have if h not in _EXPECTED])
-        if name == "masks" and not hint and (alike := _alike(root, others)):
+        if name == "masks" and (alike := _alike(root, others)):
             hint = f"Are they in {shown(root / alike)}/, which holds files of the images' names?"
         fix = f"put {'the labeled images' if name == 'images' else 'one mask per image'} into {shown(root / name)}/"
         fix = f"{hint} Rename it to {name}, or {fix}" if hint else fix
@@ -147,7 +153,7 @@ def _missing(root: Path) -> list[Problem]:
 
 
 def _alike(root: Path, folders: list[str]) -> str:
-    """The first of some folders that holds, at its top, a file of an image's name; "" without one."""
+    """The first of some folders that holds, at its top, files of the images' names, or of these and an ending; or ""."""
 
     def names(folder: str) -> set[str]:
         with suppress(OSError):
@@ -155,7 +161,8 @@ def _alike(root: Path, folders: list[str]) -> str:
         return set()
 
     images = names("images")
-    return next((f for f in folders if not f.startswith(".") and images & names(f)), "") if images else ""
+    own = ((f, names(f)) for f in folders if not f.startswith("."))
+    return next((f for f, found in own if images & found or _affix(list(images), list(found))), "")
 
 
 def _pair(folder: Path, prefix: str, images: Scan, masks: Masks, problems: list[Problem]) -> list[Item]:
@@ -164,27 +171,29 @@ def _pair(folder: Path, prefix: str, images: Scan, masks: Masks, problems: list[
     problems += partial.values()
     orphans = [name for name in masks.files if name not in images.files]
     free = [name for name in images.files if name not in masks.files and name not in partial]
-    rename = _affix(free, orphans)
+    end = _affix(free, orphans)
+    rename = f"take {end!r} out of the names of the masks: a mask has the name of its image" if end else ""
     for name, path in images.files.items():
         if name in masks.files:
             items.append(Item(prefix + name, path, masks.files[name]))
         elif name not in partial:
             move = " or move the image to unlabeled/" if not prefix else " or remove the image"
             wanted = f"{masks.root.as_posix()}/{'LABEL/' if masks.labels else ''}{name}.png"
-            fix = rename or f"add the mask {shown(wanted)},{move}. {splits.near(name, orphans)}"
+            hint = rename if name + end in orphans else ""
+            fix = (
+                hint or f"add the mask {shown(wanted)},{move}. {splits.near(name, orphans) if not end else ''}".strip()
+            )
             problems.append(Problem("D01", shown(path), "has no mask", fix))
     for name in orphans:
-        fix = rename or f"add the image with the same name, or remove the mask. {splits.near(name, free)}"
+        hint = rename if end and name.endswith(end) and name.removesuffix(end) in free else ""
+        fix = hint or f"add the image with the same name, or remove the mask. {splits.near(name, free)}"
         problems.append(Problem("D02", shown(masks.files[name][0]), f"has no image in {shown(folder)}/", fix))
     return items
 
 
 def _affix(images: list[str], masks: list[str]) -> str:
-    """a.jpg and a_mask.png, b.jpg and b_mask.png, ...: one fix for all of them, or an empty string."""
-    if not images or not masks:
-        return ""
-    known = set(masks)
-    for end in {mask.removeprefix(images[0]) for mask in masks if mask.startswith(images[0])}:
-        if all(image + end in known for image in images):
-            return f"take {end!r} out of the names of the masks: a mask has the name of its image"
-    return ""
+    """a.jpg and a_mask.png, b.jpg and b_mask.png, …, nearly all of the masks: what is too much in their names, or ""."""
+    known = set(images)
+    ends = Counter(m[i:] for m in masks for i in range(1, len(m)) if m[:i] in known)
+    end, times = ends.most_common(1)[0] if ends else ("", 0)
+    return end if times > len(masks) / 2 else ""

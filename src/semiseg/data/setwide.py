@@ -149,7 +149,10 @@ def numbers(index: Index, members: int | None) -> list[Problem]:
     where, labeled, problems = shown(index.root), len(index.labeled), []
     if index.val_source == "carved":
         found = f"has no val set: {len(index.val)} of {labeled + len(index.val)} labeled images were set aside as val"
-        problems.append(Problem("D30", where, found, "add val/ for a val set of your own", level="note"))
+        fix = (
+            "add val/ for a val set of your own: among more labels others are set aside, and scores cannot be compared"
+        )
+        problems.append(Problem("D30", where, found, fix, level="note"))
     elif index.val_source == "folds":
         found = "has no val set: each member is scored on its fold of the labels, which it does not learn from"
         problems.append(Problem("D30", where, found, "add val/ for a val set of your own", level="note"))

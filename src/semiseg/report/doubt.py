@@ -12,7 +12,7 @@ TOP = 12
 
 
 def label_next(facts: Facts) -> str:
-    """The images whose labels would teach most, by the rank that the run gave them."""
+    """The images that the run is least sure of, by the rank that it gave them."""
     if not facts.queue:
         return ""
     items = []
@@ -30,7 +30,8 @@ def label_next(facts: Facts) -> str:
     one = not any(row.get("inconsistent_share") for row in facts.queue)
     who, how = ("model", " Doubt is the mean of 1 − confidence.") if one else ("committee", "")
     intro = note(
-        f"The {who} is least sure about these unlabeled images, so a label there is likely to teach most.{how}"
+        f"The {who} is least sure about these unlabeled images: look at them first, they show what it does not know.{how} "
+        "Labels there taught as much as labels of random images in our tests, not more."
     )
     full = note(f'All {total} in order: <a href="label_next.csv"><code>{path}</code></a>')
     return section("label-next", "Label these next", intro, f'<ol class="queue">{"".join(items)}</ol>', full)

@@ -102,10 +102,16 @@ def _tiles(facts: Facts, verdict: Verdict) -> str:
             tiles.append(("Δ to labels only", gain, f"labels only {score(base.miou)}"))
     for title, evaluation in list(facts.tests.items())[:1]:
         tiles.append(("mIoU on test", score(evaluation["metrics"]["miou"]), title))
-    shares = [v for g in facts.generations if (v := g["inconsistent_share"]) is not None]
-    if shares:
-        change = f"{percent(shares[0])} in generation 0" if len(shares) > 1 else "of all unlabeled pixels"
-        tiles.append(("Inconsistent", percent(shares[-1]), change))
+    known = [g for g in facts.generations if g["inconsistent_share"] is not None]
+    if known:  # of the committee that is kept, and maps disagreement from now on
+        own = (g for g in known if {m["folder"] for m in g["members"]} & set(summary["committee"]))
+        asked = next(own, known[-1])
+        change = (
+            f"committee of generation {count(asked['generation'], '?')}"
+            if len(known) > 1
+            else "of all unlabeled pixels"
+        )
+        tiles.append(("Inconsistent", percent(asked["inconsistent_share"]), change))
     if "labeled" in counts:
         unlabeled = f"and {count(counts.get('unlabeled'))} unlabeled"
         tiles.append(("Labeled images", count(counts["labeled"]), unlabeled))

@@ -20,7 +20,8 @@ SUMMARY = {
     "name": str, "method": str, "kind": str, "classes": [str], "network": str, "parameters": float,
     "counts": {str: float}, "val_source": str, "scored": {"on": str, "images": float},
     "steps": float, "size": float, "batch": float, "seed": float, "command": str,
-    "arms": [MEMBER], "generations": [GENERATION], "model": {"folder": str, "why": str}, "baseline": str, "hash": str,
+    "arms": [MEMBER], "generations": [GENERATION], "model": {"folder": str, "why": str}, "baseline": str,
+    "committee": [str], "hash": str,
     "warnings": [str], "seconds": {str: float}, "models_trained": float, "images_forwarded": float, "peak_memory_mb": float,
 }  # fmt: skip
 RECORD = {"config": {}, "data": {"channels": float}, "machine": {}, "created": str, "version": str}

@@ -37,11 +37,8 @@ class Verdict:
     arms: list[Arm]
     baseline: Arm | None
     model: Arm | None
-
-    @property
-    def compared(self) -> bool:
-        """Whether there are two different arms to compare."""
-        return bool(self.baseline and self.model and self.baseline.folder != self.model.folder)
+    compared: bool
+    """Whether there are two arms to compare, one of which learned from unlabeled images."""
 
 
 def on(summary: Json) -> str:
@@ -57,7 +54,8 @@ def judge(summary: Json) -> Verdict:
     sentence, tone = _sentence(summary, baseline, model)
     rival = _rival(arms, baseline, model)
     caveats = _caveats(summary, baseline, model, rival)
-    return Verdict(sentence, "flat" if rival and tone == "helped" else tone, caveats, arms, baseline, model)
+    compared = bool(baseline and model and model.folder not in {baseline.folder, *_first(summary)})
+    return Verdict(sentence, "flat" if rival and tone == "helped" else tone, caveats, arms, baseline, model, compared)
 
 
 def supervised(summary: Json) -> bool:
@@ -132,8 +130,9 @@ def _kept(summary: Json, model: Arm) -> tuple[str, str]:
     gain = (best.miou or 0.0) - (model.miou or 0.0)
     if gain > 0:  # below 20 val images another figure than mIoU promotes
         by_run = summary["model"]["why"] if model.folder == summary["baseline"] else ""
-        reason = by_run or next((g["why"] for g in reversed(summary["generations"]) if g["why"]), "")
-        said = f"Unlabeled images did not help clearly enough{f' ({reason})' if reason else ''}: "
+        its = next(g for g in summary["generations"] if best.folder in [m["folder"] for m in g["members"]])
+        reason = by_run or its["why"]
+        said = f"Unlabeled images did not help by the score that decides{f' ({reason})' if reason else ''}: "
         return said + f"a labels-only model is kept ({score(model.miou)} mIoU on {on(summary)}).", "flat"
     return (
         f"Unlabeled images did not help: the best later model scored {signed(gain)} mIoU on {on(summary)} "
@@ -166,7 +165,10 @@ def _caveats(summary: Json, baseline: Arm | None, model: Arm | None, rival: Arm 
         had = "Val has only" if on(summary) == "val" else "Models were scored on labels that they did not see,"
         said.append(f"{had} {plural(few, 'image')}; below {SELECTABLE} a difference like this can be chance.")
     if summary["val_source"] == "carved":
-        said.append("Val was set aside from your labeled images, so the models trained on fewer labels.")
+        said.append(
+            "Val was set aside from your labeled images, so the models trained on fewer labels. Among more labels others "
+            "are set aside: without a folder val/ the scores of two such trainings cannot be compared."
+        )
     if rival:
         pair = f"({score(rival.miou)}) than the model of this run ({score(model.miou)})"
         only = " It saw labels only." if rival.folder in _first(summary) else ""
