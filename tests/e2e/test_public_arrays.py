@@ -45,7 +45,7 @@ def test_images_that_are_none(trained: Callable[..., Path]) -> None:
     assert model.predict(good).label.shape == (9, 7)
     for image, said in (
         (good[:0], "the shape (0, 7, 3)"), (good[:, :0], "the shape (9, 0, 3)"), (good[None], "the shape (1, 9, 7, 3)"),
-        (good[0, 0], "the shape (3,)"), (good[..., 0], "1 channels"), (good.astype(float), "float64"),
+        (good[0, 0], "the shape (3,)"), (good[..., 0], "1 channel,"), (good.astype(float), "float64"),
     ):  # fmt: skip
         with pytest.raises(Refusal) as found:
             model.predict(image)

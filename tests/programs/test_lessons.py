@@ -228,7 +228,7 @@ def test_the_preset_yields_to_what_is_typed_and_to_nothing_else(tmp_path):
     assert (paper.clip, paper.lr, paper.augment, paper.eps) == (1, 0.01, "default", 1e-7)
     changed = {k for k, v in plain.to_json().items() if paper.to_json()[k] != v}
     assert changed == {"loss", "lr", "weight_decay", "eps", "schedule", "lr_warmup", "program_args", "method_args"}
-    assert paper.method_args == {"weight": 1.0}  # its students start afresh, and take the consensus at full weight
+    assert paper.method_args["weight"] == 1.0  # its students start afresh, and take the consensus at full weight
     again = configure({"data": str(tmp_path), "method": "im"}, ["im.preset=paper"], None, paper.to_json())
     assert again == paper  # resumed: what was typed the first time stays
     assert asked(tmp_path, "aim_plus.preset=paper", method="aim_plus").augment == "default"
