@@ -179,10 +179,8 @@ def _pair(folder: Path, prefix: str, images: Scan, masks: Masks, problems: list[
         elif name not in partial:
             move = " or move the image to unlabeled/" if not prefix else " or remove the image"
             wanted = f"{masks.root.as_posix()}/{'LABEL/' if masks.labels else ''}{name}.png"
-            hint = rename if name + end in orphans else ""
-            fix = (
-                hint or f"add the mask {shown(wanted)},{move}. {splits.near(name, orphans) if not end else ''}".strip()
-            )
+            near = "" if end else splits.near(name, orphans)  # of a lone image it would be another one's mask
+            fix = rename if end and name + end in orphans else f"add the mask {shown(wanted)},{move}. {near}".strip()
             problems.append(Problem("D01", shown(path), "has no mask", fix))
     for name in orphans:
         hint = rename if end and name.endswith(end) and name.removesuffix(end) in free else ""

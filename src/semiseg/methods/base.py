@@ -47,7 +47,6 @@ class Method(nn.Module):
     views: tuple[str, ...] = ("strong",)
     uses_unlabeled = True  # False: unlabeled images are drawn only when a refiner brings their consensus
     students: ClassVar[tuple[str, ...]] = ()  # arguments that mean something under a consensus only
-    # alone, and the value that they count as (in a model's fingerprint) where there is none
 
     def __init__(self, make: Make, task: Task) -> None:
         super().__init__()

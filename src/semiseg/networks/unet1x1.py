@@ -106,7 +106,7 @@ class UNet1x1(Network):
 
     def extract(self, x: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The four skips and the bottleneck."""
-        # so few channels lie better last on a CPU (results/step.csv); a ResNet's many do not
+        # its few channels lie better last on a CPU (results/step.csv)
         return self.encoder(x.contiguous(memory_format=torch.channels_last)), {}
 
     def decode(self, features: Features) -> Tensor:
