@@ -2,39 +2,39 @@
 
 python benchmarks/im_ablation.py DATA_ROOT [--stage screen|confirm|stability] [--runs runs/ablation] [--jobs 1]
 
-screen: every arm around ONE, the scheme of one generation (three models of their own, one student that starts afresh), on
-isic2018 (40 labels) and the made-up cells, 2 seeds, 500 steps. confirm: the arms named by --arms on isic2018 (40 and 20),
-camvid, vnc_em and cells, 3 seeds, 1,000 steps for every training, held against labels only, beside labels only with as many
-steps in all, and full labels. stability: see stability.py. Each stage is one `semiseg compare` per data set and goes on
-where it was; rows of cells that are not there any more stay in the table; test stays closed.
+screen: every arm around CENTRE, `im` as it is by default, on isic2018 (40 labels) and the made-up cells, 2 seeds, 500 steps
+for every training. confirm: the arms named by --arms on isic2018 (40 and 20), camvid, vnc_em and cells, 3 seeds, 1,000
+steps, held against labels only. Both beside labels only with as many steps in all, and full labels. stability: see
+stability.py. Each stage is one `semiseg compare` per data set and goes on where it was; rows of cells that are not there
+any more stay in the table; test stays closed.
 
-factor                what it varies; everything else is as in the arm it is compared with: ONE, or `im` as it is by default
-fill                  what students see at inconsistent pixels: the image, black, its mean, noise
+factor                what it varies; everything else is as in the arm it is compared with
+fill                  what students see at inconsistent pixels: the image, black, noise
 label                 what they learn there: nothing, or background
 mask                  where nothing is learned: without unanimity, without 2 votes of 3 (agreement=2), or nowhere, and the
                       label is that of the mean probability (ensemble)
+teacher               a committee, or one model that is trusted everywhere: self_training
 weights               what kept pixels count: balance gives every class its share of the labels back, which the mask thins
-                      out unevenly; doubt=.3 lets inconsistent pixels count .3 with the label of most members; both
-what a consensus counts  beside the labels: .3, or 1; and how students see its images: in strong colours, or as the labels'
-                      own (view=train)
+                      out unevenly; doubt=.3 lets inconsistent pixels count .3 with the label of most members
+what a consensus counts  beside the labels: .3, or 1
 mixing                what is pasted into consensus images, with its consensus: nothing, or boxes, or classes, of the next
-morphology            the mask opened by 3 × 3 pixels: what is thin is learned after all
-gate                  whether images with more doubt than agreed foreground are left out
 committee size        3 members, 2, or 5
-diversity             what sets members apart: seed; bootstrap or folds of the labels; networks; snapshots of one training;
-                      average: all models, students too, are averages of their weights over the last 2 % of the training
-start                 students start afresh, or warm, with the weights of the generation before
-generations           1, or 3 that are all trained, afresh or warm
-scheme                ONE, and labels only, beside `im` as it is by default
-student augmentation  as everybody's; none for anybody; noise that grows over 3 generations (against plain im with 3)
+diversity             what sets members apart: moments of one training, or seeds; or folds or bootstraps of the labels
+scheme                as in the paper: members of their own seeds, one generation of students that start afresh, and a
+                      consensus that counts 1 and is seen as the labels' own images
+start                 students go on from their teacher's weights, or start afresh
+generations           3, or 1, or 6
+student augmentation  how students see consensus images: in strong colours, or as the labels' own (view=train); strong
+                      colours for everybody, or no augmentation
 route                 students of `supervised`; FixMatch alone, and with im: offline (half of the steps), online, both, and
                       with a committee of its own averages (im_moving)
 warm-up               of FixMatch's own term in fixmatch+im: a fifth of the training, or none
 preset                ours, or the paper's training and masks
-teacher               a committee of 3, or one model that is trusted everywhere: self_training
+both                  a consensus that counts 1 and is seen as the labels' own images: the default before
 
 The figure of an arm is the mIoU on val of one fixed model, the last generation's first student (labels only and FixMatch:
 the first model), so that no arm gains by choosing among its models on val. What would be shipped is another column.
+Rows of stage "fresh" are of an earlier screen, around one generation of students that start afresh.
 """
 
 from __future__ import annotations
@@ -51,90 +51,65 @@ from stability import ARMS as STABLE
 from stability import draw, generations
 
 CENTRE = "im"
+WARM = "@".join(["", *RAMP])
+OFFLINE = f"fixmatch+im{WARM}"
 BEFORE = "@weight=1@view=train"
 """What a consensus counted, and how it was seen, when the default was first frozen."""
-WARM = "@".join(["", *RAMP])
-
-
-def once(arm: str) -> str:
-    """An arm with one generation of students that start afresh, taught by models of their own seeds."""
-    name, *own = arm.split("@")
-    if name == "self_training" or "members_by=snapshots" in own:  # of which there are three generations by default
-        return "@".join([name, "generations=1", "start=fresh", *own])
-    return arm if "members_by" in arm else "@".join([name, "members_by=seed", *own])
-
-
-ONE = once(CENTRE)
-LONGER = once("im@generations=3@patience=3")
-ONLINE = once(f"fixmatch+im{WARM}")
-CENTRES = {"screen": ONE, "confirm": "labels only"}
-"""Stage -> the arm that others are held against."""
-FACTORS: dict[str, dict[str, str]] = {
-    "fill": {once(f"im@fill={f}"): ONE for f in ("zero", "mean", "noise")},
-    "label": {once("im@label=background"): ONE},
-    "mask": {
-        once("ensemble"): ONE,
-        once("im@agreement=2"): ONE,
-        "ensemble": CENTRE,
-        f"ensemble{BEFORE}": f"im{BEFORE}",
-    },
-    "weights": {
-        once("im@balance=yes"): ONE,
-        once("im@doubt=0.3"): ONE,
-        once("im@balance=yes@doubt=0.3"): once("im@balance=yes"),
-        f"im@balance=yes{BEFORE}": f"im{BEFORE}",
-        f"im@balance=yes@doubt=0.3{BEFORE}": f"im@balance=yes{BEFORE}",
-    },
-    "mixing": {"im@mix=cutmix": CENTRE, "im@mix=classmix": CENTRE, "im@mix=cutmix@weight=1": "im@mix=cutmix"},
-    "what a consensus counts": {f"im{BEFORE}": CENTRE, "im@weight=1": CENTRE, "im@view=train": CENTRE},
-    "morphology": {once("im@erode=3@dilate=3"): ONE},
-    "gate": {once("im@gate=foreground"): ONE},
-    "committee size": {once(f"im@members={n}"): ONE for n in (2, 5)},
-    "diversity": {
-        **{once(f"im@members_by={way}"): ONE for way in ("bootstrap", "folds", "snapshots")},
-        once("im@networks=unet1x1,unet1x1:1,unet/resnet18"): ONE,
-        once("im@average=0.99"): ONE,
-    },
-    "start": {once(f"im@start=warm{BEFORE}"): ONE, "im@start=fresh@weight=0.3@view=strong": CENTRE},
-    "generations": {LONGER: ONE, "im@generations=1": CENTRE, "im@generations=6@patience=6": CENTRE},
-    "scheme": {ONE: ""},
-    "student augmentation": {
-        once("im@augment=none"): ONE,
-        "im_plus@members=3@generations=3@patience=3@grow=0": LONGER,
-    },
+SCREENED: dict[str, dict[str, str]] = {
+    "fill": {"im@fill=zero": CENTRE, "im@fill=noise": CENTRE},
+    "label": {"im@label=background": CENTRE},
+    "mask": {"ensemble": CENTRE, "im@agreement=2": CENTRE},
+    "teacher": {"self_training": CENTRE},
+    "what a consensus counts": {"im@weight=1": CENTRE},
+    "committee size": {f"im@members={n}": CENTRE for n in (2, 5)},
+    "diversity": {"im@members_by=seed@generations=3@start=warm": CENTRE},
+    "start": {"im@start=fresh@weight=0.3@view=strong": CENTRE},
+    "scheme": {"im@members_by=seed": CENTRE},
+    "generations": {"im@generations=1": CENTRE, "im@generations=6@patience=6": CENTRE},
+    "student augmentation": {"im@view=train": CENTRE, "im@augment=strong": CENTRE},
     "route": {
-        f"fixmatch{WARM}": ONE,
-        ONLINE: f"fixmatch{WARM}",
-        once(f"fixmatch+im@route=online{WARM}"): f"fixmatch{WARM}",
-        once(f"fixmatch+im@route=both{WARM}"): f"fixmatch{WARM}",
-        f"fixmatch+im_moving{WARM}": f"fixmatch{WARM}",
+        f"fixmatch{WARM}": CENTRE,
+        OFFLINE: f"fixmatch{WARM}",
+        f"fixmatch+im@route=online{WARM}": f"fixmatch{WARM}",
     },
-    "warm-up": {once("fixmatch+im@warmup=0@ramp=0"): ONLINE},
-    "preset": {once("im@preset=paper"): ONE},
-    "teacher": {once("self_training"): ONE, "self_training": CENTRE, f"self_training{BEFORE}": f"im{BEFORE}"},
+    "warm-up": {"fixmatch+im@warmup=0@ramp=0": OFFLINE},
 }
 """Factor -> its arms, each with the arm that it differs from in this factor alone."""
-ARMS = {arm: (factor, other) for factor, arms in FACTORS.items() for arm, other in arms.items()}
-
-
-def around(arm: str) -> str:
-    """ONE or `im`: the centre that an arm is some steps away from."""
-    return arm if arm in ("", ONE, CENTRE) else around(ARMS[arm][1])
+OTHERS: dict[str, dict[str, str]] = {
+    "mask": {f"ensemble{BEFORE}": f"im{BEFORE}"},
+    "teacher": {f"self_training{BEFORE}": f"im{BEFORE}"},
+    "weights": {"im@balance=yes": CENTRE, "im@doubt=0.3": CENTRE},
+    "mixing": {"im@mix=cutmix": CENTRE, "im@mix=classmix": CENTRE},
+    "diversity": {f"im@members_by={way}@generations=3@start=warm": CENTRE for way in ("bootstrap", "folds")},
+    "student augmentation": {"im@augment=none": CENTRE},
+    "route": {f"fixmatch+im@route=both{WARM}": f"fixmatch{WARM}", f"fixmatch+im_moving{WARM}": f"fixmatch{WARM}"},
+    "preset": {"im@preset=paper": CENTRE},
+    "both": {f"im{BEFORE}": CENTRE},
+}
+"""Those that are trained when --arms asks for them."""
+ARMS = {
+    arm: (factor, other)
+    for group in (SCREENED, OTHERS)
+    for factor, arms in group.items()
+    for arm, other in arms.items()
+}
+CENTRES = {"screen": CENTRE, "confirm": "labels only", "fresh": "im, members_by=seed"}
+"""Stage -> the arm that others are held against, by its title."""
 
 
 def requests(args: argparse.Namespace) -> list[Request]:
     """The comparisons of a stage."""
-    confirm = args.stage == "confirm"
+    confirm, stability = args.stage == "confirm", args.stage == "stability"
     shared: dict[str, Any] = {
-        "baselines": "all" if confirm else "none", "steps": args.steps or (STEPS if confirm else 500),
+        "baselines": "none" if stability else "all", "steps": args.steps or (STEPS if confirm else 500),
         "split": "val", "jobs": args.jobs,
     }  # fmt: skip
     if confirm:
         plans = [("isic2018", args.labels or ["40", "20"], args.arms, 3)]
         plans += [(name, ["all"], args.arms, 3) for name in ("cells", "vnc_em", "camvid")]
     else:
-        screened = [ONE, *(args.arms or (arm for arm in ARMS if arm != ONE and around(arm) == ONE))]
-        methods = STABLE if args.stage == "stability" else list(dict.fromkeys(screened))
+        screened = [CENTRE, *(args.arms or (arm for arms in SCREENED.values() for arm in arms))]
+        methods = STABLE if stability else list(dict.fromkeys(screened))
         plans = [("isic2018", ["40"], methods, 2), ("cells", ["all"], methods, 2)]
     found = []
     for name, labels, methods, seeds in plans:
@@ -157,8 +132,9 @@ def collect(runs: Path, table: Path | None = None) -> list[dict[str, Any]]:
     rows = [{**key(cell), "factor": "", "reference": "", **figures(cell)} for cell in measured(runs, CENTRES)]
     rows = kept(table, rows) if table else rows
     for row in rows:
-        row["factor"], row["reference"] = factor(row["arm"])
-    return with_deltas(rows, {stage: centre.replace("@", ", ") for stage, centre in CENTRES.items()})
+        if not row["factor"]:
+            row["factor"], row["reference"] = factor(row["arm"])
+    return with_deltas(rows, CENTRES)
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:

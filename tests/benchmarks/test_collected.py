@@ -13,7 +13,7 @@ import stability
 from semiseg.training.config import Config
 from shared import write
 
-ONE, LONGER = (arm.replace("@", ", ") for arm in (im_ablation.ONE, im_ablation.LONGER))
+ONE, OFFLINE = (arm.replace("@", ", ") for arm in (im_ablation.CENTRE, im_ablation.OFFLINE))
 FIELDS = ("cell", "status", "data", "labels", "seed", "arm", "seconds", "images_forwarded", "commit")
 
 
@@ -83,21 +83,20 @@ def test_one_generation_is_not_promoted(runs):
 
 def test_differences_are_paired(runs):
     """By stage, set, labels and seed: to the centre, and to the arm that differs in one factor."""
-    place, longest, one = runs / "screen-isic2018", LONGER, ONE
-    for seed, (mine, longer, noised) in enumerate([(0.50, 0.53, 0.57), (0.60, 0.58, 0.60)]):
-        cell(place, one, seed, ((0.1,), (mine,)))
-        cell(place, longest, seed, ((0.1,), (0.2,), (longer,)))
-        cell(place, "im_plus, members=3, generations=3, patience=3, grow=0", seed, ((0.1,), (noised,)))
+    place, cold = runs / "screen-isic2018", "fixmatch+im, warmup=0, ramp=0"
+    for seed, (mine, warm, other) in enumerate([(0.50, 0.53, 0.57), (0.60, 0.58, 0.60)]):
+        cell(place, ONE, seed, ((0.1,), (mine,)))
+        cell(place, OFFLINE, seed, ((0.1,), (0.2,), (warm,)))
+        cell(place, cold, seed, ((0.1,), (other,)))
     cell(place, "ensemble", 2, ((0.1,), (0.9,)))  # without a centre of this seed
-    cell(runs / "confirm-isic2018", one, 2, ((0.1,), (0.2,)))  # another stage's
+    cell(runs / "confirm-isic2018", ONE, 2, ((0.1,), (0.2,)))  # another stage's
     found = collected(runs)
-    noised = "im_plus, members=3, generations=3, patience=3, grow=0"
-    assert [found[noised, s]["delta_centre"] for s in (0, 1)] == pytest.approx([0.07, 0.0])
-    assert [found[noised, s]["delta_reference"] for s in (0, 1)] == pytest.approx([0.04, 0.02])
-    assert found[one, 0]["delta_centre"] == 0 and found[one, 0]["delta_reference"] is None
+    assert [found[cold, s]["delta_centre"] for s in (0, 1)] == pytest.approx([0.07, 0.0])
+    assert [found[cold, s]["delta_reference"] for s in (0, 1)] == pytest.approx([0.04, 0.02])
+    assert found[ONE, 0]["delta_centre"] == 0 and found[ONE, 0]["delta_reference"] is None
     assert found["ensemble", 2]["delta_centre"] is None
     shown = [(m["arm"], m["delta_centre"]) for m in measured.means(found.values()) if m["stage"] == "screen"]
-    assert shown[0] == (noised, pytest.approx(0.035)) and shown[-1] == ("ensemble", None)
+    assert shown[0] == (cold, pytest.approx(0.035)) and shown[-1] == ("ensemble", None)
 
 
 def test_other_steps_are_another_place(runs):

@@ -42,7 +42,7 @@ def test_confirming_takes_arms_that_are_known(tmp_path, capsys):
 
 def test_every_arm_has_one_factor():
     """Its row finds it again by the title that `compare` gives it, and what it is compared with is an arm as well."""
-    arms = [arm for group in im_ablation.FACTORS.values() for arm in group]
+    arms = [arm for group in (im_ablation.SCREENED, im_ablation.OTHERS) for same in group.values() for arm in same]
     assert len(arms) == len(set(arms)) == len(im_ablation.ARMS)
     titles = [a.title for a in asked(Request([Path("data")], arms, Path("out")))]
     found = [im_ablation.factor(title) for title in titles]
@@ -54,19 +54,21 @@ def test_every_arm_has_one_factor():
 
 def test_the_table_of_factors_is_whole():
     """At the top of the file stands what each of them is."""
-    for factor in im_ablation.FACTORS:
+    for factor in im_ablation.SCREENED | im_ablation.OTHERS:
         assert f"\n{factor}  " in im_ablation.__doc__
 
 
-def test_the_screen_is_around_one_generation(tmp_path, monkeypatch):
-    """What stands around `im` as it is by default is confirmed alone."""
+def test_the_screen_is_around_im_as_it_is(tmp_path, monkeypatch):
+    """Every factor that the screen has has an arm there; other arms are trained when they are asked for."""
     monkeypatch.setattr(im_ablation, "folder", lambda name, root, runs: root / name)
     methods = im_ablation.requests(typed(tmp_path, "screen"))[0].methods
-    assert methods[0] == im_ablation.ONE and len(methods) == len(set(methods)) > 20
-    assert {"ensemble", "self_training", "im"}.isdisjoint(methods)
+    assert methods[0] == im_ablation.CENTRE and len(methods) == len(set(methods)) > 13
+    assert {factor for arm in methods[1:] for factor in [im_ablation.ARMS[arm][0]]} == set(im_ablation.SCREENED)
+    asked_for = im_ablation.requests(typed(tmp_path, "screen", "--arms", "im@doubt=0.3"))[0].methods
+    assert asked_for == ["im", "im@doubt=0.3"]
 
 
-@pytest.mark.parametrize("arm", [arm for arm in im_ablation.ARMS if arm != im_ablation.ONE])
+@pytest.mark.parametrize("arm", im_ablation.ARMS)
 def test_one_factor_at_a_time(arm):
     """Beside the arm it is compared with, an arm changes settings of its own factor, or the method."""
     factor, other = im_ablation.ARMS[arm]
@@ -75,14 +77,9 @@ def test_one_factor_at_a_time(arm):
         return
     mine, theirs = map(settings, (arm, other))
     if arm.split("@")[0] == other.split("@")[0]:
-        several = {"generations": {"generations"}, "morphology": {"erode", "dilate"}}
         changed = {k for k in mine if mine[k] != theirs[k]} - {"patience"}  # which goes with the number of generations
-        if factor == "preset":  # a word for many things
-            assert {"preset", "fill", "label"} <= changed
-        elif factor == "what a consensus counts":
-            assert changed and changed <= {"weight", "view"}
-        else:
-            assert changed == several.get(factor, changed) and (factor in several or len(changed) == 1)
+        several = {"preset": {"preset", "fill", "label"}, "scheme": {"members_by", "start"}, "both": {"weight", "view"}}
+        assert several[factor] <= changed if factor in several else len(changed) == 1
 
 
 def settings(arm):
