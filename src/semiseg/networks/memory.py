@@ -1,4 +1,4 @@
-"""Freed memory stays ours: every step needs as much as the one before, and new pages cost more than what is done in them."""
+"""Freed memory stays ours: every step needs as much as the one before, and the system takes its time over new pages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def keep_freed_memory() -> bool:
     """Tell glibc not to hand freed memory back to the system, from now on and in this process; False on another C library.
 
-    Its peak is as before. Steps of networks with small maps take a quarter less on a CPU, with the same numbers
-    (results/step.csv).
+    Training on a CPU then spends less of its time in the system, for the same numbers, and holds a little more memory.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
