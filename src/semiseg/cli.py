@@ -47,8 +47,9 @@ def common(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="After any error, print the whole way there.")] = False,
 ) -> None:
-    """What stands before a command."""
+    """What stands before a command; `main` takes --debug out wherever it stands."""
 
 
 @app.command()

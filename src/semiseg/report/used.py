@@ -26,7 +26,7 @@ from semiseg.report.shape import Json
 STAGES = {
     "check": "check the data",
     "cache": "decode the images",
-    "training_all_tries": "training, all tries",
+    "training_all_tries": "steps of training, all tries",
     "consensus_all_tries": "consensus, all tries",
 }
 VAL = {"given": "given as a folder or list", "carved": "carved from the labeled images",
