@@ -18,6 +18,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "cells": {"size": 64},
     "vnc_em": {"resize": 256, "size": 64},
     "covid_ct": {"resize": 96, "size": 64},
+    "chase_db1": {"resize": 384, "size": 64},
 }
 """What images are resized to and cut into, in pixels, so that a cell takes minutes on two cores."""
 STEPS = 1000

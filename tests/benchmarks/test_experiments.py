@@ -118,8 +118,8 @@ def test_seeds_can_be_raised(tmp_path):
         made = does_it_help.command(name, tmp_path / name, tmp_path / "out", args)
         return made[made.index("--seeds") + 1]
 
-    assert [seeds(name) for name in does_it_help.SETS] == ["3", "3", "3", "3", "5"]
-    assert [seeds(name, "--seeds", "7") for name in does_it_help.SETS] == ["7"] * 5
+    assert [seeds(name) for name in does_it_help.SETS] == ["3", "3", "3", "3", "5", "5"]
+    assert [seeds(name, "--seeds", "7") for name in does_it_help.SETS] == ["7"] * 6
 
 
 def test_few_test_images_are_not_drawn_in_blocks(tmp_path):
