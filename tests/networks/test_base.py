@@ -1,7 +1,4 @@
 import copy
-import platform
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -9,7 +6,6 @@ from torch import nn
 
 from semiseg.networks import build
 from semiseg.networks.base import Features, batch_stats, parameters_count
-from semiseg.networks.memory import keep_freed_memory
 
 torch.set_num_threads(1)
 
@@ -161,36 +157,3 @@ def test_same_seed_same_network():
 
     a, b = states(), states()
     assert all(torch.equal(a[k], b[k]) for k in a)
-
-
-FAULTS = """
-import resource, torch
-from semiseg.networks.memory import keep_freed_memory
-torch.set_num_threads(1)
-kept = {kept}
-def faults(n):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(n):
-        torch.zeros(12 * 2**20)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults(5)
-print(faults(20), kept)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
-def test_a_step_takes_the_memory_of_the_step_before():
-    """48 MB that are freed and taken again 20 times: 12,288 pages each time, unless they are kept."""
-    asked = {}
-    for kept in ("False", "keep_freed_memory()"):
-        done = subprocess.run(
-            [sys.executable, "-c", FAULTS.format(kept=kept)], capture_output=True, text=True, check=True
-        )
-        asked[kept] = done.stdout.split()
-    assert asked["keep_freed_memory()"][1] == "True" and int(asked["keep_freed_memory()"][0]) <= 2 * 12288
-    assert int(asked["False"][0]) >= 20 * 12288
-
-
-def test_another_c_library_is_left_alone(monkeypatch):
-    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    assert keep_freed_memory.__wrapped__() is False

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
-from semiseg.networks.memory import keep_freed_memory
-
 Level = Callable[[int, Tensor], Tensor]
 
 
@@ -83,7 +81,6 @@ class Network(nn.Module):
         std: Iterable[float] | None = None,
     ) -> None:
         super().__init__()
-        keep_freed_memory()
         if channels < 1 or classes < 1:
             raise ValueError(f"at least one channel and one class expected, got {channels} and {classes}")
         self.channels, self.classes, self.stride = channels, classes, stride

@@ -34,11 +34,6 @@ def conv(inside: int, outside: int, kernel: int) -> nn.Conv2d:
     return layer
 
 
-def relu() -> nn.ReLU:
-    """In place: no convolution needs its own output again."""
-    return nn.ReLU(inplace=True)
-
-
 def norm(channels: int) -> nn.BatchNorm2d:
     """Batch normalisation with the epsilon of Keras."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.1)
@@ -46,7 +41,7 @@ def norm(channels: int) -> nn.BatchNorm2d:
 
 def block(inside: int, middle: int, outside: int) -> nn.Sequential:
     """3x3 convolution, ReLU, 1x1 convolution, ReLU, norm."""
-    return nn.Sequential(conv(inside, middle, 3), relu(), conv(middle, outside, 1), relu(), norm(outside))
+    return nn.Sequential(conv(inside, middle, 3), nn.ReLU(), conv(middle, outside, 1), nn.ReLU(), norm(outside))
 
 
 class Encoder(nn.Module):
@@ -54,7 +49,7 @@ class Encoder(nn.Module):
 
     def __init__(self, channels: int, widths: list[int], bottleneck: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv(channels, widths[0], 1), relu(), norm(widths[0]))
+        self.stem = nn.Sequential(conv(channels, widths[0], 1), nn.ReLU(), norm(widths[0]))
         pairs = zip([widths[0], *widths[:-1]], widths, strict=True)
         self.blocks = nn.ModuleList(block(a, b, b) for a, b in pairs)
         self.bottleneck = block(widths[-1], bottleneck, widths[-1])
@@ -74,7 +69,7 @@ class Up(nn.Module):
 
     def __init__(self, inside: int, middle: int, outside: int) -> None:
         super().__init__()
-        self.mix = nn.Sequential(conv(inside, middle, 1), relu(), norm(middle))
+        self.mix = nn.Sequential(conv(inside, middle, 1), nn.ReLU(), norm(middle))
         self.block = block(middle, middle, outside)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
