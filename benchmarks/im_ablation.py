@@ -165,7 +165,8 @@ def main() -> None:
     for request in requests(args):
         compare(request)
         if args.stage == "stability":
-            table, rows = args.results / "im_stability.csv", generations(args.runs)
+            table = args.results / "im_stability.csv"
+            rows = kept(table, generations(args.runs))
             draw(rows, args.images / "im_stability.svg")
         else:
             table = args.results / "im_ablation.csv"

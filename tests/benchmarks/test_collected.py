@@ -164,6 +164,25 @@ def test_a_row_for_every_generation(runs):
     assert [r["inconsistent_share"] for r in rows] == [0.1, 0.1, None]
 
 
+def test_generations_outlive_their_folders(runs, tmp_path):
+    """A seed whose cells are gone keeps its rows and its line; a cell that is trained anew takes the place of its rows."""
+    table, chart = tmp_path / "table.csv", tmp_path / "chart.svg"
+    cell(runs / "stability-isic2018", "im, members=2", scores=((0.5, 0.5), (0.3, 0.3)))
+    write(table, stability.generations(runs))
+    anew = tmp_path / "anew"
+    cell(anew / "stability-cells", "im, members=2", scores=((0.4, 0.4), (0.2, 0.2)))
+    cell(anew / "stability-isic2018", "im, members=2", 1, scores=((0.5, 0.5), (0.6, 0.6)))
+    write(table, measured.kept(table, stability.generations(anew)))
+    rows = measured.kept(table, stability.generations(anew))
+    found = [(r["data"], str(r["seed"]), int(r["generation"]), float(r["mean"])) for r in rows]
+    assert found == [
+        ("cells", "0", 0, 0.4), ("cells", "0", 1, 0.2),
+        *(("isic2018", str(seed), g, m) for seed, means in ((0, (0.5, 0.3)), (1, (0.5, 0.6))) for g, m in enumerate(means)),
+    ]  # fmt: skip
+    stability.draw(rows, chart)
+    assert chart.read_text().count('class="line"') == 3
+
+
 def test_the_chart_shows_the_decay(runs, tmp_path):
     """A panel for each set, a line for each arm and seed that falls where the scores fall; nothing for labels only."""
     for name in ("cells", "isic2018"):
