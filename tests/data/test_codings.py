@@ -167,6 +167,23 @@ def test_colours_that_are_no_channels_get_a_table_only(tmp_path: Path, colors: l
     assert problem.code == "D05" and "multilabel" not in problem.fix
 
 
+def test_black_may_be_what_nobody_labeled_and_the_fix_says_how(tmp_path: Path) -> None:
+    colors = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (0, 0, 128)]
+    which = np.arange(24 * 32).reshape(24, 32) % len(colors)
+    root = write(tmp_path, {f"im{k}.png": np.array(colors, np.uint8)[which] for k in range(6)})
+    [problem] = check(root).errors
+    block = str(problem).split("Fix: ")[1].split("\n", 1)[1]
+    (root / "classes.yaml").write_text(block)
+    as_class = check(root).classes
+    assert as_class and as_class.names[0] == "background" and len(as_class.names) == 4
+    kept = [line for line in block.split("\n") if "background: " not in line and not line.startswith("# or")]
+    (root / "classes.yaml").write_text("\n".join(line.removeprefix("# ") for line in kept))
+    checked = check(root)
+    assert checked.ok and checked.classes and len(checked.classes.names) == 3, render(checked.problems)
+    label = read_label(checked.index.labeled[0], checked.classes)
+    assert np.array_equal(label == 255, which == 0)
+
+
 def test_a_smoothed_mask_is_still_told_from_a_stray_pixel(tmp_path: Path) -> None:
     masks = many(6)
     small = Image.fromarray(masks["im02.png"]).resize((11, 9), Image.Resampling.BILINEAR)

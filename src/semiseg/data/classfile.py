@@ -63,7 +63,8 @@ def say_ignored(names: Sequence[str]) -> str:
 def block(colors: list[Color] | None = None, values: list[int] | None = None, path: str = FILE, labels: int = 0) -> str:
     """A class file to paste, naming colours or grey values; the first (or black, or 0) is taken for background.
 
-    labels: the channels of the colours could as well be this many labels; what to write then follows as a comment.
+    labels: the channels of the colours could as well be this many labels; what to write then follows as a comment, as does
+    what to write if black is not the background but what nobody labeled.
     """
     entries: list[Any] = [list(c) for c in colors] if colors is not None else list(values or [])
     names = ["background"] + [f"class {k}" for k in range(1, len(entries))]
@@ -75,6 +76,8 @@ def block(colors: list[Color] | None = None, values: list[int] | None = None, pa
         named = ", ".join(f"label {k}" for k in range(labels))
         lines += ["# or, if each channel is a label of its own, which may overlap the others:"]
         lines += ["# task: multilabel", f"# names: [{named}]"]
+    elif colors and len(colors) > 2 and colors[0] == (0, 0, 0):
+        lines += [f"# or, if black is what nobody labeled, instead of the line of {names[0]}:", "# ignore: [[0, 0, 0]]"]
     return "\n".join(lines)
 
 
