@@ -85,7 +85,7 @@ def predict_folder(
     found, notes = scan_images(images)
     result = Folder([], [], list(found.problems), notes)  # links that lead nowhere, folders that cannot be read
     key = f"{model.hash[:16]}-{int(probabilities)}{int(inconsistency)}"
-    places = _places(model, probabilities, inconsistency)
+    places, every = _places(model, probabilities, inconsistency), _places(model, True, True)
     if progress:
         progress(0, len(found.files))
     with filling(out, "predictions.csv", images, found.files, model.classes, places) as output:
@@ -97,7 +97,7 @@ def predict_folder(
                 else:
                     prediction = model.predict(path, inconsistency=inconsistency)
                     files = dict(zip(places(name), _contents(model, prediction, probabilities), strict=True))
-                    output.put(name, path, digest, key, files, _row(model, prediction))
+                    output.put(name, path, digest, key, files, _row(model, prediction), every(name))
                     result.done.append(name)
             except Refusal as refusal:
                 if refusal.exit != DATA:  # a full disk, a damaged run: the next image would meet the same

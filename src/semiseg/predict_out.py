@@ -81,8 +81,16 @@ class Output:
         row["source"] = self._source(path)
         return True
 
-    def put(self, name: str, path: Path, digest: str, key: str, files: Mapping[str, bytes], row: Row) -> None:
-        """Write the files of an image, the mask first in `files`, and its row. Refusal exit 6."""
+    def put(self, name: str, path: Path, digest: str, key: str, files: Mapping[str, bytes], row: Row,
+            every: Sequence[str] = ()) -> None:  # fmt: skip
+        """Write the files of an image, the mask first in `files`, and its row. Refusal exit 6.
+
+        every: the files that an image may have. Those of another model or other content go, where this one has none.
+        """
+        before = self.rows[name]
+        if (before.get("sha256"), before.get("model", "").partition("-")[0]) != (digest, key.partition("-")[0]):
+            for file in set(every) - set(files):
+                (self.out / file).unlink(missing_ok=True)
         for file, data in files.items():
             storage.write_bytes(self.out / file, data)
         self.rows[name] = {

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import tiny
+from semiseg.compare import compare
 from semiseg.compare.grid import plan
 from semiseg.errors import Refusal
 
@@ -71,3 +72,38 @@ def test_full_labels_that_are_not(ask, tested, tmp_path):
     grid = plan(replace(ask("fixmatch"), data=[empty]))
     assert not [c for c in grid.cells if c.arm.startswith("full")] and "no masks of unlabeled" in grid.notes[0]
     assert plan(replace(ask("fixmatch", labels=["3"]), data=[empty])).cells[-1].arm == "full labels"
+
+
+def test_any_number_of_labels_is_cut_into_crops_of_one_size(ask, tmp_path, monkeypatch):
+    """By all labeled images, not by those that a row has; and as it was when the comparison began."""
+    root = tiny.write_folder(tmp_path / "sizes", "binary", labeled=4, val=20, size=40)
+    big = tiny.write_folder(tmp_path / "big", "binary", labeled=9, size=96)
+    for part in ("images", "masks"):
+        for path in (big / part).iterdir():
+            shutil.copy(path, root / part / f"z{path.name}")
+    request = replace(ask("im", labels=["3", "all"]), data=[root], options={"batch": 2})
+    grid = plan(request)
+    assert {c.labels for c in grid.cells} == {"3", "all", "full"} and grid.sizes == {"sizes": 96}
+    assert {c.options["size"] for c in grid.cells} == {96}
+    assert {c.options["size"] for c in plan(request, sizes={"sizes": 64}).cells} == {64}
+    assert {c.options["size"] for c in plan(replace(request, options={"size": 32})).cells} == {32}
+    assert plan(replace(request, options={"resize": 70})).sizes == {"sizes": 64}
+
+
+def test_an_image_that_is_ignored_everywhere_is_not_among_those_of_test(ask, tested, tmp_path, here):
+    """With it there would be enough images for an interval, and there are not."""
+    root = shutil.copytree(tested["binary"], tmp_path / "some")
+    for i in (1, 4):
+        Image.fromarray(np.full((24, 24), 255, np.uint8)).save(root / f"test/masks/{i:02d}.png")
+    np.testing.assert_equal(len([*(root / "test/masks").iterdir()]), 6)
+    (root / "classes.yaml").write_text("names: [background, thing]\nvalues: {background: 0, thing: 1}\nignore: 255\n")
+    for path in [
+        *(root / "masks").rglob("*.png"),
+        *(root / "val/masks").rglob("*.png"),
+        *(root / "test/masks").rglob("*.png"),
+    ]:
+        array = np.asarray(Image.open(path))
+        if (array != 255).any():
+            Image.fromarray((array > 0).astype(np.uint8)).save(path)
+    rows = compare(replace(ask("fixmatch", baselines="none"), data=[root]), begin=here, quiet=True)["table"]
+    assert {row["n_images"] for row in rows} == {4} and all(row["low"] is None for row in rows)

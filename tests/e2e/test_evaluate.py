@@ -45,6 +45,27 @@ def test_evaluate_scores_the_masks_that_predict_writes(semiseg: Command, trained
     assert absent.code == 3 and "has no test set" in absent.err and "Fix: " in absent.err
 
 
+def test_scores_on_other_data_are_not_the_runs_own(semiseg: Command, trained: Trained, tmp_path: Path) -> None:
+    """Their file has their name; what the report shows of test is of the data that were trained on, also if they moved."""
+    folder = trained("ids")
+    shutil.copytree(folder / "data", tmp_path / "data")
+    shutil.copytree(folder / "run", tmp_path / "run")
+    more(tmp_path / "data/test", 3)
+    shutil.copytree(tmp_path / "data", tmp_path / "theirs")
+    for path in (tmp_path / "theirs/images").rglob("*.png"):  # of the same names
+        save(path, np.asarray(Image.open(path)) // 2)
+    for path in (tmp_path / "theirs/test/masks").iterdir():
+        save(path, (np.asarray(Image.open(path)) + 1) % 3)
+    mine, theirs = (semiseg("evaluate", "run", data, "--split", "test") for data in ("data", "theirs"))
+    assert mine.code == theirs.code == 0 and "run/evaluation-test-on-theirs-" in theirs.err + theirs.out
+    own = json.loads((tmp_path / "run/evaluation-test.json").read_text())["metrics"]["miou"]
+    [other] = (tmp_path / "run").glob("evaluation-test-on-theirs-*.json")
+    assert json.loads(other.read_text())["metrics"]["miou"] != own
+    from semiseg.report.load import load
+
+    assert [t["metrics"]["miou"] for t in load(tmp_path / "run").tests.values()] == [own]
+
+
 def test_all_that_cannot_be_scored_is_said_at_once(semiseg: Command, trained: Trained, tmp_path: Path) -> None:
     folder = trained("ids")
     shutil.copytree(folder / "run", tmp_path / "run")

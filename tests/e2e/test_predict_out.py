@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _data import discs, make, picture, save, tree
+from _data import PLAIN, discs, make, picture, save, tree
 from _runner import Ended, Kill
 
 Command = Callable[..., Ended]
@@ -161,3 +161,20 @@ def test_the_next_command_fits_the_run(semiseg: Command, tmp_path: Path) -> None
     ended = semiseg("train", "data", "--out", "my run", "--method", "supervised", *quick)
     assert "Next: semiseg predict 'my run' NEW_IMAGES --out predictions" in ended.out, ended.text
     assert "--inconsistency" not in ended.out
+
+
+def test_maps_of_another_model_do_not_stay_beside_its_masks(semiseg: Command, trained: Trained, tmp_path: Path) -> None:
+    """Those of the same model and image stay when a later call does not ask for them."""
+    one, other = trained("255") / "run", "other"
+    make(tmp_path / "data", labeled=2)
+    assert semiseg("train", "data", "--out", other, *PLAIN, "--seed", 1).code == 0
+    new(tmp_path / "new", "a", "b")
+    maps = tmp_path / "out/probabilities/foreground"
+    assert semiseg("predict", one, "new", "--out", "out", "--probabilities").code == 0
+    assert semiseg("predict", one, "new", "--out", "out").code == 0
+    assert {p.name for p in maps.iterdir()} == {"a.png", "b.png"}
+    new(tmp_path / "new", "a", seed=900)  # another picture of the same name
+    assert semiseg("predict", one, "new", "--out", "out").code == 0
+    assert {p.name for p in maps.iterdir()} == {"b.png"}
+    assert semiseg("predict", other, "new", "--out", "out").code == 0
+    assert not [*maps.iterdir()] and len(names(tmp_path / "out/predictions.csv")) == 2

@@ -58,6 +58,9 @@ def test_a_signal_commits_the_state_and_the_rest_is_the_same_run(
     assert ended.code == 0, ended.text
     assert state(run)["status"] == "finished"
     assert summary(run)["hash"] == summary(whole / "whole")["hash"]
+    assert "--method mean_teacher" in summary(run)["command"], "the resuming command is not what the training is"
+    spent = summary(run)["seconds"]
+    assert spent["total"] >= spent["training_all_tries"]
     for name in METRICS:
         assert (run / name).read_bytes() == (whole / "whole" / name).read_bytes(), name
     resumed = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]

@@ -75,6 +75,39 @@ def test_what_the_data_refuse_can_be_corrected_in_the_same_run(semiseg: Command,
     assert semiseg(*argv).code == 0
 
 
+def test_what_was_refused_is_trained_on_the_data_as_they_are_now(semiseg: Command, tmp_path: Path) -> None:
+    """A refusal that comes after the images were decoded leaves nothing of them to the corrected command."""
+    make(tmp_path / "data", labeled=2)
+    make(tmp_path / "more", labeled=4, size=(48, 48))
+    argv = ("--out", "run", "--method", "im", *QUICK, "--set", "im.members=2")
+    clear(semiseg("train", "data", *argv, "--set", "im.discs=alive"), 2, "im.discs is 'alive'")
+    assert not (tmp_path / "run/cache").exists()
+    assert semiseg("train", "more", *argv).code == 0
+    counts = json.loads((tmp_path / "run/summary.json").read_text())["counts"]
+    assert counts["labeled"] + counts["val"] == 4
+    assert json.loads((tmp_path / "run/cache/labeled/table.json").read_text())["height"][0] == 48
+
+
+def test_what_a_killed_writer_left_is_nobodys(semiseg: Command, tmp_path: Path) -> None:
+    make(tmp_path / "data", labeled=2)
+    for out, name in (("run", "check.json.tmp-999999999-0"), ("grid", "grid.json.tmp-999999999-0")):
+        (tmp_path / out).mkdir()
+        (tmp_path / out / name).write_text("{")
+    assert semiseg("train", "data", "--out", "run", *PLAIN, "--resume", "auto").code == 0
+    words = ("compare", "data", "--methods", "fixmatch@steps=3", "--out", "grid", "--seeds", 1, "--steps", 2)
+    clear(semiseg(*words), 2, "steps=3")  # looked at, not S10
+    assert not [p for p in (tmp_path / "run").rglob("*.tmp-*")]
+
+
+def test_the_advice_for_a_run_that_is_not_finished_can_be_pasted(semiseg: Command, tmp_path: Path) -> None:
+    make(tmp_path / "my data #1", labeled=2)
+    assert semiseg("train", "my data #1", "--out", "a run", *PLAIN).code == 0
+    (tmp_path / "a run/summary.json").unlink()
+    clear(semiseg("predict", "a run", "my data #1/unlabeled", "--out", "out"), 4,
+          "semiseg train 'my data #1' --out 'a run' --resume")  # fmt: skip
+    clear(semiseg("train", "my data #1", "--out", "a run", *PLAIN), 7, "--out 'a run-2'")
+
+
 def test_a_folder_that_cannot_be_made(semiseg: Command, tmp_path: Path) -> None:
     make(tmp_path / "data", labeled=2)
     (tmp_path / "file").write_text("a file")

@@ -104,7 +104,7 @@ def test_a_place_that_cannot_be_written_is_said_before_the_conversion(folders, t
     assert error.value.exit == 6
 
 
-def test_a_file_that_differs_is_removed(folders, tmp_path, monkeypatch):
+def test_a_file_that_differs_is_not_written(folders, tmp_path, monkeypatch):
     semiseg.train(folders["binary"], tmp_path / "run", sets=["im.members=2"], **SMALL)
     about = {**ABOUT, "classes": semiseg.load(tmp_path / "run").classes.to_json()}
     other = pixelwise_file(tmp_path / "other.onnx", about).read_bytes()
@@ -112,6 +112,10 @@ def test_a_file_that_differs_is_removed(folders, tmp_path, monkeypatch):
     with pytest.raises(Refusal, match="differ from torch's by") as error:
         export(tmp_path / "run", tmp_path / "m.onnx")
     assert error.value.exit == 1 and not (tmp_path / "m.onnx").exists()
+    (tmp_path / "m.onnx").write_bytes(b"an earlier one")
+    with pytest.raises(Refusal, match="so it was not written"):
+        export(tmp_path / "run", tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_bytes() == b"an earlier one"
 
 
 def test_an_export_that_gives_no_numbers_is_no_equal(folders, tmp_path, monkeypatch):

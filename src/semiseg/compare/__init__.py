@@ -30,7 +30,7 @@ def compare(
     log = Log(quiet=quiet)
     _budget(request)
     with log.bar("reading the folders", 1) as bar:
-        grid = plan(request, lambda done, total: bar(done, total))
+        grid = plan(request, lambda done, total: bar(done, total), _noted(out).get("sizes"))
     storage.make_folder(out)
     with storage.lock(out):
         budget = _budget(request)  # once more: another call may have begun here while the folders were read
@@ -74,13 +74,14 @@ def _budget(request: Request) -> dict[str, Any]:
     """What every cell has in common. Refuses a folder that is no comparison, or one with another budget."""
     out = request.out
     mine = {k: v for k, v in asdict(request).items() if k not in FREE}
-    if (out / "grid.json").exists():
-        before = storage.read_json(out / "grid.json")
+    if before := _noted(out):
         if changed := _changes(before, mine):
             fix = "repeat the old settings, or choose another --out"
             found = f"holds a comparison with another budget: {'; '.join(changed)}"
             raise Refusal(Problem("S08", str(out), found, fix), CHECKPOINT)
-    elif out.exists() and (not out.is_dir() or any(p.name != ".lock" for p in out.iterdir())):
+    elif out.exists() and (
+        not out.is_dir() or any(p.name != ".lock" and not storage.leftover(p.name) for p in out.iterdir())
+    ):
         raise Refusal(Problem("S10", str(out), "is not empty and holds no comparison", "choose another --out"), BUSY)
     return mine
 
@@ -94,7 +95,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _same_data(out: Path, budget: dict[str, Any], grid: Grid) -> None:
     """Note in grid.json what was compared on. Refuses data that were others when the comparison saw them first."""
-    before = storage.read_json(out / "grid.json") if (out / "grid.json").exists() else budget
+    before = _noted(out) or budget
     known = before.get("data", {})
     fix = "restore the data, or choose another --out"
     changed = [
@@ -103,7 +104,13 @@ def _same_data(out: Path, budget: dict[str, Any], grid: Grid) -> None:
     ]  # fmt: skip
     if changed:
         raise Refusal(changed, CHECKPOINT)
-    storage.write_json(out / "grid.json", {**before, "data": {**known, **grid.data}})
+    sizes = {**grid.sizes, **before.get("sizes", {})}
+    storage.write_json(out / "grid.json", {**before, "data": {**known, **grid.data}, "sizes": sizes})
+
+
+def _noted(out: Path) -> dict[str, Any]:
+    """grid.json of a comparison; {} for a new one."""
+    return storage.read_json(out / "grid.json") if (out / "grid.json").exists() else {}
 
 
 def _unasked(out: Path, grid: Grid) -> list[str]:

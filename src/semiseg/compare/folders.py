@@ -10,6 +10,7 @@ from semiseg.data.check import Checked, check
 from semiseg.data.folder import find
 from semiseg.errors import Problem, Refusal
 from semiseg.training.config import SELECTABLE
+from semiseg.training.prepare import crop_size
 from semiseg.training.ranges import amount
 
 Full = tuple[str, dict[str, Any]]  # the row of all masks, and its options
@@ -18,6 +19,13 @@ Full = tuple[str, dict[str, Any]]  # the row of all masks, and its options
 def sides(request: Request) -> dict[str, Any]:
     """The sizes that a folder is checked for."""
     return {"size": request.options.get("size"), "resize": request.options.get("resize") or 0}
+
+
+def crop_of(request: Request, whole: Checked) -> int:
+    """The side of crops for every number of labels: of a few labels it could be another one than of all of them."""
+    shorter = [min(whole.images[item.name][:2]) for item in whole.index.labeled]
+    resize = request.options.get("resize") or max(shorter, default=0)
+    return crop_size([min(side, resize) for side in shorter] or [0])
 
 
 def look(

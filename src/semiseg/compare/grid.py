@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semiseg.compare.folders import Full, folded, full_row, look, sides, split_of, unchosen
+from semiseg.compare.folders import Full, crop_of, folded, full_row, look, sides, split_of, unchosen
 from semiseg.compare.request import BASE, Asked, Request, configured, numbers, route
 from semiseg.data.check import check
 from semiseg.errors import DATA, USAGE, Refusal
@@ -61,6 +61,7 @@ class Grid:
     """Cells in the order they start, what is to be said about them, and the models that labels only may train (K).
 
     data: what was read -> its hash. A key is the name of a data set, with /masks when those of unlabeled images were opened.
+    sizes: name of the data set -> the side of crops in pixels, the same for any number of labels.
     """
 
     request: Request
@@ -69,14 +70,18 @@ class Grid:
     models: int
     splits: dict[str, str]  # name of the data set -> the split that is read
     data: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def path(self, key: str) -> Path:
         """The folder of a key of `data`, as typed."""
         return next(c.path for c in self.cells if c.data == key.partition("/")[0])
 
 
-def plan(request: Request, progress: Any = None) -> Grid:
-    """The grid. Raises Refusal (exit 2 or 3) with everything that is wrong, before anything runs."""
+def plan(request: Request, progress: Any = None, sizes: Mapping[str, int] | None = None) -> Grid:
+    """The grid. Raises Refusal (exit 2 or 3) with everything that is wrong, before anything runs.
+
+    sizes: those that an earlier call chose, perhaps on a machine where it would be another number.
+    """
     notes: list[str] = []
     problems = numbers(request)
     asked = configured(request, problems, notes)
@@ -84,6 +89,7 @@ def plan(request: Request, progress: Any = None) -> Grid:
     cells: list[Cell] = []
     splits: dict[str, str] = {}
     hashes: dict[str, str] = {}
+    chosen: dict[str, int] = {}
     k = max((a.budget if request.baselines == "all" else a.first for a in asked), default=1)
     if (most := max((a.budget for a in asked), default=1)) > k:
         why = f"as many as {LARGEST['none']}; the largest method trains {most}"
@@ -102,11 +108,12 @@ def plan(request: Request, progress: Any = None) -> Grid:
         if full is not None and "oracle" in full[1]:  # masks that nobody has looked at yet
             opened = check(path, oracle=True, **given)
             hashes[f"{name}/masks"], problems = opened.hash, problems + opened.errors
-        cells += _cells(request, name, path, list(seen), asked, k, full, splits[name])
+        chosen[name] = request.options.get("size") or (sizes or {}).get(name) or crop_of(request, whole)
+        cells += _cells(request, name, path, list(seen), asked, k, full, splits[name], chosen[name])
     if problems:
         typed = any(p.code.startswith("C") for p in problems)
         raise Refusal(list(dict.fromkeys(problems)), USAGE if typed else DATA)
-    return Grid(request, cells, notes, k, splits, hashes)
+    return Grid(request, cells, notes, k, splits, hashes, chosen)
 
 
 def _data_names(paths: Iterable[Path]) -> dict[str, Path]:
@@ -136,6 +143,7 @@ def _cells(
     k: int,
     full: Full | None,
     split: str,
+    size: int,
 ) -> list[Cell]:
     """Seed after seed: the committee and the other labels-only rows, then the methods; plain before its programs."""
     cells: list[Cell] = []
@@ -146,7 +154,7 @@ def _cells(
         folder = f"{group}-{short or _short(arm)}"
         theirs = [*needs, *also] if arm != BASE else _committees(request.out / "cells", group, folder)
         reuse = ["reuse=" + os.pathsep.join(str(request.out / "cells" / n) for n in theirs)] if theirs else []
-        chosen = {"seed": seed, "steps": request.steps, "labels": labels, **request.options, **options}
+        chosen = {"seed": seed, "steps": request.steps, "labels": labels, "size": size, **request.options, **options}
         own = (*_as_often(request.steps, chosen["steps"], sets), *sets, *reuse)
         cells.append(Cell(folder, path, name, labels, seed, arm, chosen, own, tuple(needs), models, split))
         return folder

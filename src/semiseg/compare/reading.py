@@ -69,13 +69,16 @@ class Reading:
 
 
 def items_of(model: Model, data: Path, split: str) -> list[Item]:
-    """The items of a split that have masks; a carved val set is looked up by its names."""
+    """The items of a split that have masks, as the run notes them: a carved val set is of the labeled images, and an image
+    whose mask is ignored everywhere is of no split. Runs of older versions note no test set.
+    """
+    known = storage.read_json(model.run / "run.json")["data"]["splits"].get(split)
     index = find(data, model.classes.names if model.classes.coding == "folders" else None)
     items = [i for i in index.split(split) if i.masks]
-    if split == "val" and not items:
-        carved = set(storage.read_json(model.run / "run.json")["data"]["splits"]["val"])
-        known = [i for _, i in index.items() if i.name in carved and i.masks]
-        items = sorted(known, key=lambda i: order(i.name))  # as in every split; labels keep the order of their list
+    if known is not None:
+        noted = set(known)
+        items = [i for _, i in index.items() if i.name in noted and i.masks]
+        items.sort(key=lambda i: order(i.name))  # as in every split; labels keep the order of their list
     if not items:
         raise Refusal(Problem("D19", str(data), f"has no {split} set with masks"), DATA)
     return items

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from semiseg import storage
 from semiseg.data.classes import ClassMap
 from semiseg.data.classfile import FILE, Spec, read_spec
-from semiseg.data.decode import shown
+from semiseg.data.decode import load, shown
 from semiseg.data.folder import find
 from semiseg.data.index import Index, Item
 from semiseg.data.judge import judge
@@ -18,6 +20,8 @@ from semiseg.errors import DATA, Problem, Refusal
 
 Unfit = Callable[[int, str, str], Problem | None]
 """unfit(channels, dtype, path): why an image is not for the model, or None."""
+COMPARED = 20
+"""Images by which a data folder is known again."""
 UNNAMED = re.compile(r"class '(class \d+|foreground)'")
 """Names that `propose.class_map` gives where no class file does: they mean any."""
 
@@ -111,3 +115,14 @@ def _meanings(classes: ClassMap) -> dict[object, str]:
     if classes.task == "multilabel":
         names = ["background", "the label" if len(names) > 1 else names[0]]
     return {**dict(zip(coded, names, strict=True)), **dict.fromkeys(classes.ignore, "ignored")}
+
+
+def holds_images_of(run: Path, data: Path) -> bool:
+    """Is it the folder that the run was trained on, or one that holds the same labeled images (the first COMPARED)?"""
+    record = storage.read_json(run / "run.json")["data"]
+    if record.get("folder") == str(data.resolve()) or not (run / "check.json").exists():
+        return True
+    digests = storage.read_json(run / "check.json").get("digests", {})
+    here = {item.name: item.image for _, item in find(data).items()}
+    names = record["splits"]["labeled"][:COMPARED]
+    return all(n in here and hashlib.sha256(load(here[n])).hexdigest() == digests.get(n) for n in names)

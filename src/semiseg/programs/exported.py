@@ -13,6 +13,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -116,12 +117,17 @@ def export(run: Path, out: Path) -> dict[str, Any]:
     storage.make_folder(out.parent)  # before the conversion, which takes its time
     data = _bytes(model.network(model.folders["model"]).cpu(), model.channels, about)
     model.device = torch.device("cpu")  # both on one device: a GPU rounds otherwise
-    storage.write_bytes(out, data)
-    made = {"model": str(out), "run": str(run), **_compare(model, Exported(out)), "size_mb": round(len(data) / 1e6, 2)}
+    with TemporaryDirectory() as folder:  # what is there already stays until the new one is known to be right
+        tried = Path(folder) / out.name
+        storage.write_bytes(tried, data)
+        compared = _compare(model, Exported(tried))
+    made = {"model": str(out), "run": str(run), **compared, "size_mb": round(len(data) / 1e6, 2)}
     if not made["largest_difference"] <= TOLERANCE:
-        out.unlink()
-        found = f"gives probabilities that differ from torch's by {made['largest_difference']:.2g}, so it was removed"
+        found = (
+            f"gives probabilities that differ from torch's by {made['largest_difference']:.2g}, so it was not written"
+        )
         raise Refusal(Problem("B02", str(out), found, "report it with the name of the network"), BUG)
+    storage.write_bytes(out, data)
     return made
 
 

@@ -155,6 +155,8 @@ def summary(session: Session, outcome: Outcome, command: str, wall: float) -> di
     model = outcome.model
     trained = [*(m.result for m in session.members), *session.beside.values()]
     asked = list(session.asked.values())
+    spent = {"train": sum(c["seconds"] for c in trained), "consensus": sum(c["seconds"] for c in asked)}
+    before = sum(max(0.0, all_tries - session.log.seconds.get(k, 0.0)) for k, all_tries in spent.items())
     return {
         "name": config.name, "method": config.method, "program": config.program or None,
         "kind": data.classes.kind, "classes": list(data.classes.names),
@@ -170,9 +172,9 @@ def summary(session: Session, outcome: Outcome, command: str, wall: float) -> di
         "committee": [m.folder for m in outcome.committee],
         "baseline": outcome.baseline.folder if outcome.baseline else None,
         "hash": model.result["hash"], "warnings": list(dict.fromkeys(session.warnings)),
-        "seconds": {**{k: round(v, 2) for k, v in session.log.seconds.items()}, "total": round(wall, 2),
-                    "training_all_tries": round(sum(c["seconds"] for c in trained), 2),
-                    **({"consensus_all_tries": round(sum(c["seconds"] for c in asked), 2)} if asked else {})},
+        "seconds": {**{k: round(v, 2) for k, v in session.log.seconds.items()}, "total": round(wall + before, 2),
+                    "training_all_tries": round(spent["train"], 2),
+                    **({"consensus_all_tries": round(spent["consensus"], 2)} if asked else {})},
         "models_trained": len(trained), "images_forwarded": sum(c["images_forwarded"] for c in [*trained, *asked]),
         "peak_memory_mb": _peak(),
     }  # fmt: skip

@@ -40,8 +40,10 @@ from semiseg.training.signals import STOP, Stopped
 RESUME = ("", "force", "auto")
 READ = ("images", "masks", "unlabeled", "val", "test", "splits")
 """Folders of a data set that are read whole."""
-BEFORE = {".lock", "run_state.json", "events.jsonl", "check.json", "cache"}
+BEFORE = {".lock", "run_state.json", "events.jsonl", "check.json"}
 """What a run holds before its run.json, and may be started anew over."""
+REFUSED = {"run.json", "cache"}
+"""What it writes before it may be refused, and is of the data as they were: the next start must not find it."""
 
 
 def configure(options: Mapping[str, Any], sets: list[str], recipe: Path | None, saved: Mapping[str, Any]) -> Config:
@@ -152,8 +154,9 @@ def _told(run: Path, again: str, typed: str) -> Iterator[None]:
         storage.run_state(run, "stopped", stopped.code, str(stopped), again)
         raise
     except Refusal as refusal:
-        if typed and refusal.exit in (USAGE, DATA) and {p.name for p in run.iterdir()} <= BEFORE | {"run.json"}:
-            storage.remove(run / "run.json")
+        if typed and refusal.exit in (USAGE, DATA) and {p.name for p in run.iterdir()} <= BEFORE | REFUSED:
+            for name in sorted(REFUSED):  # the cache first: run.json says that it is there
+                storage.remove(run / name)
         goes_on = again if (run / "run.json").exists() else typed
         storage.run_state(run, "refused", refusal.exit, str(refusal), goes_on)
         raise
@@ -191,6 +194,7 @@ def _run(
     run: Path, config: Config, program: Program, record: dict[str, Any], checked: Checked, log: Log, command: str,
     begin: float,
 ) -> dict[str, Any]:  # fmt: skip
+    command = record.get("command") or command  # the one that says what this training is; a resume may say less
     about = {"format": 1, "version": semiseg.__version__, "command": command, "machine": machine()}
     if code := own.digest(config.method):
         about["code"] = code
@@ -222,7 +226,8 @@ def existing(run: Path, data: str, resume: str) -> dict[str, Any]:
     again = shlex.join(["semiseg", "train", data, "--out", str(run)])
     if (run / "run.json").exists():
         if not resume:
-            fix = f"continue it: {again} --resume; or start another one: the same command with --out {run}-2"
+            other = shlex.quote(f"{run}-2")
+            fix = f"continue it: {again} --resume; or start another one: the same command with --out {other}"
             with storage.lock(run):  # a run that is being written right now is in use before it is anything else
                 raise Refusal(Problem("S10", str(run), "holds a run already", fix), BUSY)
         return storage.read_json(run / "run.json")
@@ -231,8 +236,8 @@ def existing(run: Path, data: str, resume: str) -> dict[str, Any]:
         raise Refusal(Problem("S11", str(run), "holds no run: there is nothing to resume", fix), CHECKPOINT)
     if run.exists() and not run.is_dir():
         raise Refusal(Problem("S10", str(run), "is a file", "choose another --out"), BUSY)
-    names = sorted(p.name for p in run.iterdir() if p.name not in BEFORE) if run.is_dir() else []
-    if names:
+    here = [p.name for p in run.iterdir()] if run.is_dir() else []
+    if names := sorted(name for name in here if name not in BEFORE and not storage.leftover(name)):
         found = f"is not empty ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}) and is no run of semiseg"
         raise Refusal(Problem("S10", str(run), found, "choose another --out"), BUSY)
     return {}

@@ -16,7 +16,7 @@ from semiseg.storage.files import (
     write_text,
     writing,
 )
-from semiseg.storage.folders import is_sealed, newest_checkpoint, save_folder, seal, sweep, verify
+from semiseg.storage.folders import is_sealed, leftover, newest_checkpoint, save_folder, seal, sweep, verify
 from semiseg.storage.locking import held, lock
 from semiseg.storage.records import CsvLog, finished, run_state
 from semiseg.storage.tensors import hash_tensors, read_tensors, tensors_from_bytes, tensors_to_bytes
@@ -28,6 +28,7 @@ __all__ = [
     "hash_tensors",
     "held",
     "is_sealed",
+    "leftover",
     "lock",
     "make_folder",
     "newest_checkpoint",

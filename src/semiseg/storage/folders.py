@@ -223,6 +223,11 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, str]:
     return None, "; ".join(notes)
 
 
+def leftover(name: str) -> bool:
+    """Is it the name of what a writer that was killed may leave, and `sweep` removes?"""
+    return bool(_TMP.fullmatch(name) or _OLD.fullmatch(name))
+
+
 def sweep(run: Path) -> list[Path]:
     """Remove what killed writers left in `run` (call it while holding the lock); the paths removed. Never raises."""
     gone: list[Path] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -107,6 +108,7 @@ def finished(run: Path) -> dict[str, Any]:
         raise Refusal(Problem("S06", str(run), "is no run: it has no run.json", fix), CHECKPOINT)
     record: dict[str, Any] = read_json(run / "run.json")
     if not (run / "summary.json").exists():
-        fix = f"finish it: semiseg train {record['config']['data']} --out {run} --resume"
+        again = shlex.join(["semiseg", "train", record["config"]["data"], "--out", str(run), "--resume"])
+        fix = f"finish it: {again}"
         raise Refusal(Problem("S07", str(run), "is not finished: it has no summary.json", fix), CHECKPOINT)
     return record

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ class Prepared:
             "counts": {"labeled": len(self.labeled), "unlabeled": len(self.unlabeled), "val": len(self.val),
                        "test": len(index.test)},
             "val_source": self.checked.index.val_source,
-            "splits": {"labeled": self.labeled.names, "val": self.val.names},
+            "splits": {"labeled": self.labeled.names, "val": self.val.names, "test": [i.name for i in index.test]},
         }  # fmt: skip
 
     @property
@@ -221,8 +222,7 @@ def default_rate(config: Config) -> float:
 
 def resolve(config: Config, stores: Sequence[Store]) -> Config:
     """Numbers for everything that was left to us. Defaults follow the data, and the network where that is needed."""
-    sides = torch.minimum(stores[0].height, stores[0].width)
-    size = config.size or min(256 if torch.cuda.is_available() else 128, max(32, int(sides.median()) // 32 * 32))
+    size = config.size or crop_size(torch.minimum(stores[0].height, stores[0].width).tolist())
     batch = config.batch or 16
     drawn = config.unlabeled_batch or batch
     steps = config.steps or config.epochs * _per_epoch(config, stores, batch, drawn) or 2000
@@ -232,6 +232,11 @@ def resolve(config: Config, stores: Sequence[Store]) -> Config:
         eval_every=config.eval_every or max(1, steps // 10), checkpoint_every=every,
         threads=config.threads or torch.get_num_threads(),
     )  # fmt: skip
+
+
+def crop_size(sides: Sequence[int]) -> int:
+    """The side of crops in pixels where none is asked for, by the shorter sides of the labeled images."""
+    return min(256 if torch.cuda.is_available() else 128, max(32, median_low(sides) // 32 * 32))
 
 
 def _per_epoch(config: Config, stores: Sequence[Store], batch: int, drawn: int) -> int:
