@@ -230,6 +230,19 @@ def region_gradient(name, kind, refine):
     return float(max(inside)), float(max(outside))
 
 
+def test_half_precision_reaches_all_that_full_precision_trains(name):
+    """A cast that a pass without gradient made must not serve the pass with one."""
+    reached = []
+    for half in (False, True):
+        method, unlabeled = taught(name, "multiclass") if name == "supervised" else (build(name, "multiclass"), None)
+        unlabeled = images(name, "multiclass") if unlabeled is None else unlabeled
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = method.step(tiny.labeled("multiclass"), unlabeled, Clock(3, 10))["loss"]
+        loss.backward()
+        reached.append({n for n, p in method.named_parameters() if p.grad is not None})
+    assert reached[0] and reached[1] == reached[0]
+
+
 SWITCHES = [{"label": "consensus"}, {"label": "own"}, {"label": "veto"}, {"fill": "zero"}, {"fill": "noise"}]
 
 

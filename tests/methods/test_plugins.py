@@ -219,6 +219,30 @@ def test_image_and_belief_are_pasted_together(kind, mix):
     assert all(torch.equal(other, out) for other in streams) == lone
 
 
+@pytest.mark.parametrize("mix", ["cutmix", "classmix", "supmix"])
+def test_labels_without_probabilities_are_pasted_alike(kind, mix):
+    """A committee's, for a method that has no belief of its own."""
+    image, target = numbered(kind)
+    labeled, task = tiny.labeled(kind, size=12), tiny.task_of(kind)
+    out, belief = mixed(mix, image, target, labeled, task, CLOCK, "box")
+    told, alone = mixed(mix, image, target.replace(prob=target.prob[:, :0]), labeled, task, CLOCK, "box")
+    assert told.equal(out) and alone.prob.shape[1] == 0
+    assert all(getattr(alone, part).equal(getattr(belief, part)) for part in ("label", "weight", "valid"))
+
+
+def test_disputed_pixels_are_no_class_of_a_committees():
+    """They hold class 0 for want of another label, and weight 0: of the classes 1 and 2 one is pasted, always whole."""
+    image, target = numbered("multiclass", n=2, size=3)
+    label = torch.tensor([[0, 0, 1], [1, 2, 2], [2, 2, 2]]).expand(2, 3, 3)
+    target = target.replace(prob=target.prob[:, :0], label=label, weight=(label > 0).float().unsqueeze(1),
+                            valid=torch.ones(2, 1, 3, 3).bool())  # fmt: skip
+    for stream in "abcdefgh":
+        out, _ = mixed("classmix", image, target, tiny.labeled("multiclass"), tiny.task_of("multiclass"), CLOCK, stream)
+        for i in range(2):
+            own = out[i, 0] == i + 1
+            assert own.equal(label[i] == 1) or own.equal(label[i] == 2)
+
+
 def test_classmix_pastes_half_of_the_classes_onto_the_next_image():
     """An image of classes 0, 1, 2 and padding: one class of three, nowhere else."""
     image, target = numbered("multiclass", n=2, size=3)

@@ -118,6 +118,14 @@ def test_batch_stats_of_an_eval_teacher(net):
     assert torch.equal(net.train()(x), by_batch) and not torch.allclose(by_batch, by_running)
 
 
+def test_a_frozen_encoder_normalises_as_it_always_does(net):
+    x = torch.rand(4, 2, 16, 16)
+    own = net.freeze().eval().encode(x).levels[-1]
+    by_running = net(x)
+    with batch_stats(net, use_batch=True):
+        assert net.encode(x).levels[-1].equal(own) and not net(x).equal(by_running)
+
+
 def test_batch_stats_tracks_when_asked_and_restores_after_an_error(net):
     before = statistics(net)
     with batch_stats(net.eval(), track=True, use_batch=True):

@@ -66,8 +66,9 @@ def paste_both(box: Tensor, image: Tensor, target: Target, source: Tensor, belie
     ours, theirs = target.weight, belief.weight  # one may be per pixel where the other is per label
     channels = max(ours.shape[1], theirs.shape[1])
     weights = [w.expand(-1, channels, -1, -1) for w in (ours, theirs)]
+    told = not target.prob.shape[1]  # labels alone: nobody here has probabilities to paste into
     mixed = target.replace(
-        prob=paste(box, target.prob, belief.prob),
+        prob=target.prob if told else paste(box, target.prob, belief.prob),
         label=paste(box, target.label, belief.label),
         weight=paste(box, *weights),
         valid=paste(box, target.valid, belief.valid),

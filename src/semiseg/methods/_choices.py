@@ -74,8 +74,11 @@ def mixed(
         return supmix(labeled, strong, target, task, generator, classes)
     if name == "cutmix":
         return cutmix(strong, target, cut_boxes(len(strong), (strong.shape[-2], strong.shape[-1]), generator))
-    outside = ~(target.valid if target.multilabel else target.valid.squeeze(1))
-    regions = class_regions(target.label.masked_fill(outside, IGNORE), task.channels, generator)
+    unknown = ~target.valid
+    if not target.prob.shape[1]:  # a committee's labels alone: where it says nothing there is no class
+        unknown = unknown | (target.weight == 0)
+    unknown = unknown if target.multilabel else unknown.squeeze(1)
+    regions = class_regions(target.label.masked_fill(unknown, IGNORE), task.channels, generator)
     return cutmix(strong, target, ~regions)  # the next image wherever the chosen classes are not
 
 

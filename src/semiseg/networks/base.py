@@ -168,9 +168,13 @@ def batch_stats(module: nn.Module, track: bool = False, *, use_batch: bool = Fal
     """The one place that touches batch normalisation.
 
     `track=False`: layers in train mode normalise by the batch, but leave running statistics and counters alone.
-    `use_batch=True`: layers in eval mode (a teacher) normalise by the batch too, for as long as the context lasts.
+    `use_batch=True`: layers in eval mode (a teacher) normalise by the batch too, for as long as the context lasts. Those of
+    a frozen encoder stay as they are.
     """
-    norms = [m for m in module.modules() if isinstance(m, _NormBase)]
+    frozen = {
+        m for net in module.modules() if isinstance(net, Network) and net.frozen for m in net.backbone().modules()
+    }
+    norms = [m for m in module.modules() if isinstance(m, _NormBase) and m not in frozen]
     before = [(m.training, m.track_running_stats) for m in norms]
     try:
         for m in norms:

@@ -22,7 +22,7 @@ CHOICES = {
     "augment": ("none", "default", "strong"), "turn": ("auto", "yes", "no"),
     "loss": ("ce", "ce+dice", "mse", "ohem", "paper"),
     "optimizer": ("adamw", "adam", "sgd"), "schedule": ("cosine", "poly", "constant"),
-    "precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"), "device": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("32-true", "bf16-mixed", "16-mixed"), "device": ("auto", "cpu", "cuda", "mps"),
 }  # fmt: skip
 
 SHARE, DECAY, WEIGHT, COUNT = (0, 1), (0, 0.99999), (0, 1e6), (1, 10**6)
