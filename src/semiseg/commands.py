@@ -208,14 +208,15 @@ def evaluate_run(run: Path, data: Path, split: str, ensemble: bool, as_json: boo
         result = evaluate_split(model, data, split, bar)
     result |= {"run": str(run), "data": str(data), "ensemble": ensemble, "model": model.hash}
     log.event("evaluated", split=split, ensemble=ensemble)
-    name = f"evaluation-{split}{'-ensemble' if ensemble else ''}{_elsewhere(run, data)}.json"
+    elsewhere = _elsewhere(run, data)
+    name = f"evaluation-{split}{'-ensemble' if ensemble else ''}{elsewhere}.json"
     storage.write_json(run / name, {**result, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
     write_report(run)
     m = result["metrics"]
     lines = [f"{split}: {result['images']} images, mIoU {_score(m['miou'])}, Dice {_score(m['dice'])}, "
              f"IoU per image {_score(m['iou_per_image'])}"]  # fmt: skip
     lines += [f"  {n}: IoU {_score(v['iou'])}, Dice {_score(v['dice'])}" for n, v in m["per_class"].items()]
-    return result, as_json, lines, f"open {run}/{name if _elsewhere(run, data) else 'report.html'}"
+    return result, as_json, lines, f"open {run}/{name if elsewhere else 'report.html'}"
 
 
 def _elsewhere(run: Path, data: Path) -> str:

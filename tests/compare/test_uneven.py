@@ -74,7 +74,7 @@ def test_full_labels_that_are_not(ask, tested, tmp_path):
     assert plan(replace(ask("fixmatch", labels=["3"]), data=[empty])).cells[-1].arm == "full labels"
 
 
-def test_any_number_of_labels_is_cut_into_crops_of_one_size(ask, tmp_path, monkeypatch):
+def test_any_number_of_labels_is_cut_into_crops_of_one_size(ask, tmp_path):
     """By all labeled images, not by those that a row has; and as it was when the comparison began."""
     root = tiny.write_folder(tmp_path / "sizes", "binary", labeled=4, val=20, size=40)
     big = tiny.write_folder(tmp_path / "big", "binary", labeled=9, size=96)
@@ -95,13 +95,8 @@ def test_an_image_that_is_ignored_everywhere_is_not_among_those_of_test(ask, tes
     root = shutil.copytree(tested["binary"], tmp_path / "some")
     for i in (1, 4):
         Image.fromarray(np.full((24, 24), 255, np.uint8)).save(root / f"test/masks/{i:02d}.png")
-    np.testing.assert_equal(len([*(root / "test/masks").iterdir()]), 6)
     (root / "classes.yaml").write_text("names: [background, thing]\nvalues: {background: 0, thing: 1}\nignore: 255\n")
-    for path in [
-        *(root / "masks").rglob("*.png"),
-        *(root / "val/masks").rglob("*.png"),
-        *(root / "test/masks").rglob("*.png"),
-    ]:
+    for path in [p for part in ("masks", "val/masks", "test/masks") for p in (root / part).rglob("*.png")]:
         array = np.asarray(Image.open(path))
         if (array != 255).any():
             Image.fromarray((array > 0).astype(np.uint8)).save(path)
