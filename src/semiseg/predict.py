@@ -16,8 +16,8 @@ from semiseg import storage
 from semiseg.data import decode, walk
 from semiseg.data.classfile import FILE
 from semiseg.data.decode import shown
-from semiseg.data.folder import read_label
-from semiseg.data.foreign import scorable
+from semiseg.data.folder import holds_images, images_of, read_label
+from semiseg.data.foreign import holds_images_of, scorable
 from semiseg.data.splits import leftovers
 from semiseg.errors import DATA, USAGE, Problem, Refusal
 from semiseg.model import Model, Prediction
@@ -46,7 +46,7 @@ def scan_images(images: Path) -> tuple[walk.Scan, list[Problem]]:
         return walk.Scan({walk.nfc(images.stem): images}), []
     if not images.is_dir():
         raise Refusal(Problem("D03", shown(images), "does not exist", "give an image or a folder of images"), DATA)
-    inner = images / "images" if (images / "images").is_dir() else images
+    inner = images_of(images)
     found = walk.scan(inner)
     if not found.files:
         fix = "give a folder with PNG, JPEG, TIFF, BMP, GIF or WebP files"
@@ -56,12 +56,19 @@ def scan_images(images: Path) -> tuple[walk.Scan, list[Problem]]:
         raise Refusal(clashes, DATA)
     found.other = [path for path in found.other if path != inner / FILE]  # which may say what masks for them mean
     notes = [p for p in leftovers(inner, [found]) if p.level == "warning"]
-    others = [name for name in ("unlabeled", "val", "test") if inner != images and (images / name).is_dir()]
-    if others:
+    if others := _unread(images) if inner != images else []:
         text = f"is a data folder, of which only images/ was read, not {', '.join(f'{n}/' for n in others)}"
         fix = f"give {shown(images / others[0])} to read that"
         notes.append(Problem("D31", shown(images), text, fix, level="warning"))
     return found, notes
+
+
+def _unread(data: Path) -> list[str]:
+    """Other splits of a data folder, and folders of images beside its images/."""
+    splits = [name for name in ("unlabeled", "val", "test") if (data / name).is_dir()]
+    known = ("images", "masks", "splits", *splits)
+    more = sorted(p for p in data.iterdir() if p.is_dir() and p.name not in known and p.name[:1] != ".")
+    return splits + [p.name for p in more if holds_images(p)]
 
 
 def predict_folder(
@@ -152,13 +159,11 @@ def _row(model: Model, prediction: Prediction) -> dict[str, Any]:
 def evaluate_split(model: Model, data: Path, split: str, progress: Progress | None = None) -> dict[str, Any]:
     """METRICS on a split of a data folder, at full resolution.
 
-    labeled and val are those of the training when `data` is the folder it was given, else the folder's own. Raises
-    Refusal (exit 3) with everything in the folder that cannot be scored, or whose masks mean something else.
+    labeled and val are those of the training in the folder it was given, or one of the same images, else the folder's
+    own. Raises Refusal (exit 3) with everything in the folder that cannot be scored, or whose masks mean something else.
     """
-    trained = storage.read_json(model.run / "run.json")["data"]
-    typed = (trained["path"], trained.get("folder", ""))  # as typed, for a run and a folder that were moved together
-    own = data.resolve() in [Path(path).resolve() for path in typed if path]
-    items = scorable(data, model.classes, split, trained["splits"] if own else {}, model.unfit)
+    splits = storage.read_json(model.run / "run.json")["data"]["splits"] if holds_images_of(model.run, data) else {}
+    items = scorable(data, model.classes, split, splits, model.unfit)
     metrics = model.task.metrics()
     for number, item in enumerate(items, 1):
         label = torch.from_numpy(model.predict(item.image).label)

@@ -19,7 +19,7 @@ from semiseg.data import decode
 from semiseg.data.classes import ClassMap
 from semiseg.data.classfile import FILE
 from semiseg.data.decode import shown
-from semiseg.data.folder import is_data
+from semiseg.data.folder import images_of, is_data
 from semiseg.data.index import SPLITS, order
 from semiseg.data.walk import nfc
 from semiseg.errors import BUSY, USAGE, Problem, Refusal
@@ -152,7 +152,7 @@ def seen_from(out: Path, path: Path) -> str:
 def free(out: Path, images: Path, places: Places, members: Sequence[Path] = ()) -> None:
     """Refuses (exit 2) a place among the images, in a data folder's own or a member, a folder of masks, a run, a file."""
     target, source = Path(os.path.realpath(out)), Path(os.path.realpath(images))
-    inner = source / "images" if (source / "images").is_dir() else source
+    inner = images_of(source)
     above = (target, *target.parents)
     file = next((p for p in above if os.path.lexists(p) and not os.path.isdir(p)), None)
     text = ""

@@ -4,7 +4,9 @@ import pytest
 from test_cells import Fake, cell, run, soon, write_run  # noqa: F401
 
 from semiseg import storage
+from semiseg.compare.adopted import begun_otherwise
 from semiseg.methods import own
+from semiseg.training.origin import files
 
 
 @pytest.mark.parametrize(
@@ -64,12 +66,29 @@ def test_a_finished_cell_of_another_file_is_no_result(tmp_path):
     step = "def step(self, labeled, unlabeled, clock):\n        return {}"
     path.write_text(f"from semiseg.methods.base import Method\n\n\nclass Mine(Method):\n    {step}\n")
     options = {"method": f"{path}:Mine+im", "steps": 10}
-    cells = [cell("a", options=options), cell("b")]
-    rows = run(tmp_path / "out", cells, Fake(tmp_path / "out"))
-    assert rows["a"].status == "failed" and "changed since this cell was trained" in rows["a"].message
+    rows = finished_with(tmp_path, options, {"code": "of another file"})
+    assert rows["a"].status == "failed" and f"{path}:Mine changed since this cell was trained" in rows["a"].message
     assert rows["b"].status == "finished"
-    about = storage.read_json(tmp_path / "out/cells/a/run.json")
-    storage.write_json(
-        tmp_path / "out/cells/a/run.json", {**about, "code": own.digest(options["method"].partition("+")[0])}
-    )
-    assert run(tmp_path / "out", cells, Fake(tmp_path / "out"))["a"].status == "finished"
+    rows = finished_with(tmp_path, options, {"code": own.digest(options["method"].partition("+")[0])})
+    assert rows["a"].status == "finished"
+
+
+def test_a_finished_cell_of_other_weights_is_no_result(tmp_path):
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(b"never opened here")
+    options = {"method": "supervised", "weights": str(file)}
+    rows = finished_with(tmp_path, options, {"weights": "of another file"})
+    assert rows["a"].status == "failed" and f"{file} changed since this cell was trained" in rows["a"].message
+    assert begun_otherwise(cell("a", options=options), tmp_path / "out/cells/a")
+    assert finished_with(tmp_path, options, files("supervised", str(file)))["a"].status == "finished"
+    assert not begun_otherwise(cell("a", options=options), tmp_path / "out/cells/a")
+    file.unlink()
+    assert not begun_otherwise(cell("a", options=options), tmp_path / "out/cells/a"), "its own process says so"
+
+
+def finished_with(out, options, noted):
+    """The rows of a cell `a` that was trained with these options, and of a plain one."""
+    write_run(out / "out/cells/a", **options)
+    about = storage.read_json(out / "out/cells/a/run.json")
+    storage.write_json(out / "out/cells/a/run.json", {**about, **noted})
+    return run(out / "out", [cell("a", options=options), cell("b")], Fake(out / "out"))

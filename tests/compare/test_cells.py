@@ -29,14 +29,17 @@ def grid_of(out, cells, jobs=1):
     return Grid(request, cells, [], 1, {"d": "test"})
 
 
-def write_run(run, batch="same", miou=0.5, method="supervised"):
-    member = {"folder": "generation-0/member-0"}
-    config = configure({"method": method, "steps": 10}, [], None, {}).to_json()
+def write_run(run, batch="same", miou=0.5, later="", **options):
+    """A finished run; later: the first batch of its second generation, if it has one."""
+    options = {"method": "supervised", "steps": 10, **options}
     resolved = {"size": 64, "batch": 16, "unlabeled_batch": 16, "lr": 0.003, "eval_every": 1}
-    storage.write_json(run / "run.json", {"config": config | resolved})
-    storage.write_json(run / "generation-0/member-0/final/result.json", {"first_batch": batch})
+    storage.write_json(run / "run.json", {"config": configure(options, [], None, {}).to_json() | resolved})
+    batches = {f"generation-{g}/member-0": hashed for g, hashed in enumerate([batch, later]) if hashed}
+    for folder, hashed in batches.items():
+        storage.write_json(run / folder / "final/result.json", {"first_batch": hashed})
     storage.write_json(run / "summary.json", {
-        "generations": [{"members": [member]}], "model": {"folder": member["folder"], "val": {"miou": miou}},
+        "generations": [{"members": [{"folder": folder}]} for folder in batches],
+        "model": {"folder": "generation-0/member-0", "val": {"miou": miou}},
         "seconds": {"training_all_tries": 2.0}, "images_forwarded": 20, "commit": "theirs", "command": "semiseg train …",
     })  # fmt: skip
     storage.write_json(run / "run_state.json", {"status": "finished"})
@@ -242,6 +245,15 @@ def test_other_labeled_batches_are_an_error_and_no_silence(tmp_path):
     rows = run(tmp_path, [cell("a"), cell("b"), cell("c")], fake)
     assert [rows[n].status for n in "abc"] == ["finished", "failed", "finished"]
     assert "saw other labeled batches than a" in rows["b"].message
+
+
+def test_a_student_must_have_seen_what_its_teacher_saw(tmp_path):
+    write_run(tmp_path / "a", later="same")
+    write_run(tmp_path / "b", later="others")
+    streams = Streams()
+    streams.check(cell("a"), tmp_path / "a")
+    with pytest.raises(Refusal, match="saw other labeled batches"):
+        streams.check(cell("b"), tmp_path / "b")
 
 
 def test_arms_with_another_batch_size_are_not_held_to_it(tmp_path):

@@ -190,3 +190,17 @@ def test_a_smoothed_mask_is_still_told_from_a_stray_pixel(tmp_path: Path) -> Non
     masks["im02.png"] = np.asarray(small.resize((32, 24), Image.Resampling.BILINEAR))
     [problem] = check(write(tmp_path, masks)).errors
     assert problem.code == "D09" and problem.where.endswith("im02.png")
+
+
+def test_masks_that_cannot_be_read_do_not_make_a_class_absent(tmp_path: Path) -> None:
+    """Label more, it would say, where all is labeled."""
+    write(tmp_path, many(6))
+    for path in (tmp_path / "masks").iterdir():
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    (tmp_path / "test/images").mkdir(parents=True)
+    (tmp_path / "test/masks").mkdir()
+    Image.fromarray(disc(3)).save(tmp_path / "test/images/t.png")
+    Image.fromarray(disc(3)).save(tmp_path / "test/masks/t.png")
+    checked = check(tmp_path)
+    assert {p.code for p in checked.errors} == {"D11"} and not [p for p in checked.warnings if p.code == "D27"]

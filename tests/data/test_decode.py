@@ -130,6 +130,20 @@ def test_exif_orientation_is_applied_in_jpeg_and_tiff(tmp_path, turn):
     upright = read_image(tmp_path / "a.png")
     assert upright.shape == ((17, 12, 3) if turn >= 5 else (12, 17, 3))
     assert np.array_equal(read_image(tmp_path / "a.tif"), upright)
+    for packed in ("tiff_lzw", "tiff_deflate", "packbits", "zstd"):  # some of which Pillow undoes, and turns
+        Image.fromarray(RGB).save(tmp_path / "b.tif", compression=packed, tiffinfo={274: turn})
+        assert np.array_equal(read_image(tmp_path / "b.tif"), upright), packed
+        Image.fromarray(RGB[..., 0]).save(tmp_path / "c.tif", compression=packed, tiffinfo={274: turn})
+        assert np.array_equal(read_mask(tmp_path / "c.tif"), upright[..., 0]), packed
+
+
+def test_cmyk_is_converted_in_tiff_as_elsewhere(tmp_path):
+    picture = Image.fromarray(RGB).convert("CMYK")
+    for packed in ("raw", "tiff_lzw"):
+        picture.save(tmp_path / "a.tif", compression=packed)
+        found = image_from_bytes((tmp_path / "a.tif").read_bytes(), tmp_path / "a.tif")
+        assert np.array_equal(found.array, np.asarray(picture.convert("RGB")))
+        assert found.notes == ("is CMYK and converted to RGB",)
 
 
 def test_tiff_alpha_palette_lzw_and_white_is_zero(tmp_path):
@@ -182,12 +196,19 @@ def test_mask_values_are_never_converted(tmp_path):
     assert palette(tmp_path / "one.png") is None
 
 
-def test_a_compression_that_needs_a_package_is_no_damage(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package"),
+        ModuleNotFoundError("No module named 'compression'"),
+    ],
+)
+def test_a_compression_that_needs_a_package_is_no_damage(tmp_path, monkeypatch, error):
     """32-bit LZW: Pillow has no such mode, and without imagecodecs nobody undoes it. The data are fine."""
-    tifffile.imwrite(tmp_path / "a.tif", np.arange(12, dtype=np.uint32).reshape(3, 4))
+    Image.fromarray(np.arange(12, dtype=np.int32).reshape(3, 4)).save(tmp_path / "a.tif", compression="tiff_lzw")
 
     def needs(*args, **options):
-        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+        raise error
 
     monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", needs)
     with pytest.raises(Refusal, match="is compressed by LZW, which needs the package imagecodecs") as caught:

@@ -91,10 +91,15 @@ def test_another_folder_has_its_own_splits_and_must_mean_the_same(
 ) -> None:
     shutil.copytree(trained("ids") / "run", tmp_path / "run")
     shutil.copytree(trained("ids") / "data", tmp_path / "data")
+    shutil.copytree(tmp_path / "data", tmp_path / "moved")
     shutil.copytree(tmp_path / "data", tmp_path / "other")
+    for path in (tmp_path / "other/images").rglob("*.png"):  # of the same names
+        save(path, np.asarray(Image.open(path)) // 2)
     splits = json.loads((tmp_path / "run/run.json").read_text())["data"]["splits"]
     assert len(splits["val"]) == 1
-    for data, split, images in (("data", "labeled", 4), ("data", "val", 1), ("other", "labeled", 5)):
+    for data, split, images in (
+        ("data", "labeled", 4), ("data", "val", 1), ("moved", "labeled", 4), ("moved", "val", 1), ("other", "labeled", 5),
+    ):  # fmt: skip
         ended = semiseg("evaluate", "run", data, "--split", split, "--json")
         assert ended.code == 0 and json.loads(ended.out)["images"] == images, ended.text
     ended = semiseg("evaluate", "run", "other", "--split", "val")
@@ -107,6 +112,7 @@ def test_another_folder_has_its_own_splits_and_must_mean_the_same(
         make(tmp_path / coding, coding)
         ended = semiseg("evaluate", "run", coding, "--split", "labeled")
         assert ended.code == 3 and said in ended.err and "Fix: " in ended.err, ended.text
+    assert "Fix: write the masks with the values of the training (0 'class 0', 1 'class 1', " in ended.err
     for name in splits["val"]:
         next((tmp_path / "data/images").rglob(f"{Path(name).name}.png")).unlink()
         next((tmp_path / "data/masks").rglob(f"{Path(name).name}.png")).unlink()

@@ -153,6 +153,19 @@ def test_what_is_not_read_is_said(semiseg: Command, trained: Trained, tmp_path: 
     assert "notes.txt" in ended.out and "Next: " in ended.out
     said = json.loads(semiseg("predict", trained() / "run", "my/unlabeled", "--out", "out", "--json").out)
     assert said["notes"] == [] and said["predicted"] == 1
+    new(tmp_path / "trip/images", "a")
+    new(tmp_path / "trip/day2", "b")
+    said = semiseg("predict", trained() / "run", "trip", "--out", "trip/out")
+    assert "1 mask written" in said.out and "of which only images/ was read, not day2/" in said.out, said.text
+    again = semiseg("predict", trained() / "run", "trip", "--out", "trip/out")
+    assert again.code == 0 and "out/" not in again.out.partition("Next")[0].partition("not day2/")[2], again.text
+
+
+def test_images_among_images_is_a_folder_like_any_other(semiseg: Command, trained: Trained, tmp_path: Path) -> None:
+    for folder, name in ((".", "a"), ("images", "b"), ("day2", "c")):
+        new(tmp_path / "photos" / folder, name)
+    ended = semiseg("predict", trained() / "run", "photos", "--out", "out")
+    assert ended.code == 0 and {row["image"] for row in rows(tmp_path / "out/predictions.csv")} == {"a", "images/b", "day2/c"}
 
 
 def test_the_next_command_fits_the_run(semiseg: Command, tmp_path: Path) -> None:

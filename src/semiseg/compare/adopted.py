@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,21 @@ from typing import Any
 from semiseg import storage
 from semiseg.compare.grid import Cell
 from semiseg.errors import CHECKPOINT, Problem, Refusal
-from semiseg.methods import arguments, method_class, own
+from semiseg.methods import arguments, method_class
 from semiseg.programs import PROGRAMS
 from semiseg.programs.train import configure
 from semiseg.training.config import FREE, RESOLVED, Config, split_name
+from semiseg.training.origin import replaced
 from semiseg.training.prepare import default_rate
 
 
 def check(cell: Cell, run: Path) -> None:
-    """Raises Refusal (exit 4) where a method's own file or a default is another one since the cell was trained."""
+    """Raises Refusal (exit 4) where a file of the user's own or a default is another one since the cell was trained."""
     record = storage.read_json(run / "run.json")
     today = configure(cell.options, list(cell.sets), None, {})
-    if own.digest(today.method) != record.get("code", ""):
+    if file := replaced(record, today.method, today.weights):
         fix = "put the old file back, or choose another --out"
-        raise Refusal(Problem("S08", today.method, "changed since this cell was trained with it", fix), CHECKPOINT)
+        raise Refusal(Problem("S08", file, "changed since this cell was trained with it", fix), CHECKPOINT)
     new = _values(replace(today, lr=today.lr or default_rate(today)).to_json())
     old = _unsaid(today) | _values(Config().to_json() | record["config"])
     if changed := [f"{k}: {old.get(k)!r} → {v!r}" for k, v in new.items() if old.get(k) != v]:
@@ -34,8 +36,13 @@ def check(cell: Cell, run: Path) -> None:
 
 def begun_otherwise(cell: Cell, run: Path) -> bool:
     """Was an unfinished training of this cell begun with another file of the user's own? Nothing of it is of use then."""
-    code = storage.read_json(run / "run.json").get("code", "") if (run / "run.json").exists() else ""
-    return bool(code) and own.digest(split_name(str(cell.options["method"]), PROGRAMS)[0]) != code
+    if not (run / "run.json").exists():
+        return False
+    method = split_name(str(cell.options["method"]), PROGRAMS)[0]
+    said = {"weights": cell.options.get("weights") or ""} | dict(text.split("=", 1) for text in cell.sets)
+    with suppress(Refusal):  # weights that are not there: its own process says so
+        return bool(replaced(storage.read_json(run / "run.json"), method, str(said["weights"])))
+    return False
 
 
 def _unsaid(config: Config) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every arm must have seen the same labeled images in the same order: the hash of the first batch of each member tells."""
+"""Every arm must have seen the same labeled images in the same order: the hash of each first batch tells."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ ALIKE = ("", "seed", "snapshots", "even", "default")
 """Arguments of programs by which members see parts of the labels, or other batches, unless they are one of ALIKE."""
 
 
-def first_batches(run: Path) -> dict[str, str]:
-    """member-0, member-1, … -> the hash of its first labeled batch, which is the same in every generation."""
+def first_batches(run: Path) -> list[tuple[str, str]]:
+    """(member-0, hash of its first labeled batch), … of all generations; a snapshot counts as its member."""
     summary = storage.read_json(run / "summary.json")
     folders = [m["folder"] for g in summary["generations"] for m in g["members"]]
     results = {f: storage.read_json(run / f / "final" / "result.json") for f in folders}
-    return {Path(f).name: r["first_batch"] for f, r in results.items()}
+    return [(_member(Path(f)), r["first_batch"]) for f, r in results.items()]
+
+
+def _member(folder: Path) -> str:
+    return next((part for part in folder.parts if part.startswith("member-")), folder.name)
 
 
 class Streams:
@@ -37,7 +41,7 @@ class Streams:
         if any(args.get(k, "") not in ALIKE for k in OWN):
             return
         known = self.seen.setdefault((cell.data, cell.labels, cell.seed, *(config[k] for k in SHAPING)), {})
-        for member, batch in first_batches(run).items():
+        for member, batch in first_batches(run):
             other, theirs = known.setdefault(member, (cell.name, batch))
             if batch != theirs:
                 found = f"saw other labeled batches than {other} ({member}), so the two cannot be compared"

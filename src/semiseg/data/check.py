@@ -163,7 +163,8 @@ def _finish(checked: Checked, seen: Sequence[Seen], members: int | None, oracle:
     checked.pixels = _pixels(checked, verdicts)
     checked.problems += setwide.kinds(checked.index, checked.images, checked.channels, checked.dtype)
     checked.problems += setwide.repeats(checked.index, seen)
-    checked.problems += setwide.presence(checked.index, checked.classes, checked.pixels)
+    whole = not any(p.level == "error" for p in checked.problems)
+    checked.problems += setwide.presence(checked.index, checked.classes, checked.pixels, whole)
     checked.hash = _manifest(checked, seen)
 
 

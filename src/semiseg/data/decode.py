@@ -134,8 +134,7 @@ def _guard(decode: Callable[[bytes], T], data: bytes, path: Path) -> T:
     except tiff.TooLarge as error:
         raise _too_large(path, str(error)) from None
     except tiff.Codec as error:
-        method = str(error).partition("COMPRESSION.")[2].partition(":")[0] or "a method of its own"
-        found = f"is compressed by {method}, which needs the package imagecodecs"
+        found = f"is compressed by {error}, which needs the package imagecodecs"
         raise refusal("D12", path, found, "pip install imagecodecs, or save it uncompressed") from None
     except tiff.Pages as error:
         raise _pages(path, str(error)) from None

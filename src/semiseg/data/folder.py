@@ -19,7 +19,7 @@ from semiseg.data.index import SPLITS, Index, Item
 from semiseg.data.walk import Masks, Scan, scan, scan_masks
 from semiseg.errors import DATA, Problem, Refusal, nearest
 
-__all__ = ["SPLITS", "Index", "Item", "find", "is_data", "read_label"]
+__all__ = ["SPLITS", "Index", "Item", "find", "holds_images", "images_of", "is_data", "read_label"]
 
 _EXPECTED = ("images", "masks", "unlabeled", "val", "test", "splits")
 _MASKS = ("mask", "label", "labels", "annotation", "annotations", "gt", "groundtruth", "ground_truth", "segmentation",
@@ -49,6 +49,23 @@ def find(data: Path | str, labels: tuple[str, ...] | None = None, wanted: str = 
 def is_data(root: Path) -> bool:
     """Does it hold what makes a data folder: splits/, or images/ with masks/?"""
     return (root / "splits").is_dir() or ((root / "images").is_dir() and (root / "masks").is_dir())
+
+
+def images_of(root: Path) -> Path:
+    """Where the images of what was given lie: below its images/ if it has one, else below the folder itself.
+
+    Beside loose images, where neither masks/ nor a split says that it is a data folder, images/ is a folder like others.
+    """
+    inner = root / "images"
+    if not inner.is_dir():
+        return root
+    data = any((root / name).is_dir() for name in ("masks", "splits", *SPLITS))
+    return root if not data and holds_images(root) else inner
+
+
+def holds_images(folder: Path) -> bool:
+    """Do image files lie in the folder itself?"""
+    return any(p.suffix.lower() in decode.SUFFIXES and p.name[:1] != "." and p.is_file() for p in folder.iterdir())
 
 
 def read_label(item: Item, classes: ClassMap, fix: str = "run: semiseg check") -> np.ndarray:

@@ -103,7 +103,12 @@ def _meaning(index: Index, seen: Sequence[Seen], classes: ClassMap, spec: Spec |
         two = theirs.get(value, "no value" if strange else one)
         if one != two and (two == "no value" or "ignored" in (one, two) or (spec and not UNNAMED.fullmatch(two))):
             text = f"has masks in which {value} is {one}, but in the masks of the training it is {two}"
-            fix = f"say in {shown(index.root / FILE)} what the values mean, or write the masks as in training"
+            file = shown(index.root / FILE)
+            fix = f"correct {file}" if spec else f"say in {file} what the values mean"
+            fix += ", or write the masks as in training"
+            if two == "no value":
+                values = ", ".join(f"{value} {name.removeprefix('class ')}" for value, name in theirs.items())
+                fix = f"write the masks with the values of the training ({values})"
             return [Problem("D20", shown(index.root), text, fix)]
     return []
 
@@ -120,8 +125,11 @@ def _meanings(classes: ClassMap) -> dict[object, str]:
 def holds_images_of(run: Path, data: Path) -> bool:
     """Is it the folder that the run was trained on, or one that holds the same labeled images (the first COMPARED)?"""
     record = storage.read_json(run / "run.json")["data"]
-    if record.get("folder") == str(data.resolve()) or not (run / "check.json").exists():
+    typed = (record["path"], record.get("folder", ""))  # as typed, for a run and a folder that were moved together
+    if data.resolve() in [Path(path).resolve() for path in typed if path]:
         return True
+    if not (run / "check.json").exists():
+        return False
     digests = storage.read_json(run / "check.json").get("digests", {})
     here = {item.name: item.image for _, item in find(data).items()}
     names = record["splits"]["labeled"][:COMPARED]

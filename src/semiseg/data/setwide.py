@@ -78,8 +78,10 @@ def _twin(item: Item, split: str, twin: Item, other: str) -> Problem:
     return Problem("D23", where, f"{found}: its score would say nothing", "keep it in one of the two")
 
 
-def presence(index: Index, classes: ClassMap | None, pixels: Mapping[str, Mapping[str, int]]) -> list[Problem]:
-    """D27: classes without a labeled pixel. D37: what was found, in one line."""
+def presence(
+    index: Index, classes: ClassMap | None, pixels: Mapping[str, Mapping[str, int]], whole: bool = True
+) -> list[Problem]:
+    """D27: classes without a labeled pixel, where all masks could be read. D37: what was found, in one line."""
     if classes is None:
         return []
     names = ", ".join(classes.names[:12]) + (f", ... ({len(classes.names)})" if len(classes.names) > 12 else "")
@@ -90,7 +92,7 @@ def presence(index: Index, classes: ClassMap | None, pixels: Mapping[str, Mappin
     if hidden := pixels["labeled"].get("ignore", 0) if classes.kind != "multilabel" else 0:
         text += f"; {hidden / counted:.1%} of the labeled pixels are ignored"
     problems = [Problem("D37", shown(index.root), text, level="note")]
-    absent = [name for name in classes.names if not pixels["labeled"].get(name)]
+    absent = [name for name in classes.names if whole and not pixels["labeled"].get(name)]
     elsewhere = [n for n in absent if any(pixels[s].get(n) for s in ("val", "test"))]
     fix = "label an image that shows it, or leave it out of the classes"
     for name in absent:

@@ -22,7 +22,7 @@ class TooLarge(Exception):
 
 
 class Codec(Exception):
-    """Compressed in a way that only imagecodecs undoes."""
+    """Compressed in a way, which it names, that only imagecodecs undoes."""
 
 
 class Pages(Exception):
@@ -55,7 +55,9 @@ def image(data: bytes, limit: int) -> tuple[np.ndarray, tuple[str, ...]]:
             array, notes = array[..., :-1], dropped(array[..., -1])
         if page.bitspersample == 1:
             array = _bits(array, page) * np.uint8(255)
-        array = _orient(array, page)
+        elif page.photometric == 5 and array.shape[2] == 4 and array.dtype == np.uint8:
+            array, notes = np.array(Image.fromarray(array, "CMYK").convert("RGB")), ("is CMYK and converted to RGB",)
+        array = _orient(array, _turn(page))
     return np.ascontiguousarray(array.astype(_kind(array.dtype), copy=False)), notes
 
 
@@ -63,7 +65,7 @@ def mask(data: bytes, limit: int) -> tuple[np.ndarray, tuple[tuple[int, int, int
     """(raw values (H,W) or (H,W,L), palette or None, whether three channels are RGB colours)."""
     with _file(data) as file:
         page = file.pages[0]
-        array = _orient(_array(file, data, limit), page)
+        array = _orient(_array(file, data, limit), _turn(page))
         if page.bitspersample == 1 and page.photometric in (0, 1):
             array = _bits(array, page)
         palette = None
@@ -168,27 +170,32 @@ def _array(file: Any, data: bytes, limit: int) -> np.ndarray:
     series = file.series[0]
     try:
         raw = np.asarray(series.asarray())
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
+    except (ValueError, ImportError) as error:
+        if isinstance(error, ValueError) and "imagecodecs" not in str(error):
             raise
-        return _pillow(data, int(file.pages[0].photometric), str(error)).reshape(shape)
+        return _pillow(data, file.pages[0]).reshape(shape)
     squeezed = raw.reshape([n for a, n in zip(series.axes, series.shape, strict=True) if n != 1 or a in "YX"])
     return squeezed.transpose(order).reshape(shape)
 
 
-def _pillow(data: bytes, photometric: int, reason: str) -> np.ndarray:
-    """LZW and the like without imagecodecs: Pillow reads the plain modes as (H,W[,C]) without conversion."""
+def _pillow(data: bytes, page: Any) -> np.ndarray:
+    """LZW and the like without imagecodecs: Pillow reads the plain modes as (H,W[,C]) without conversion, here as stored."""
     with Image.open(io.BytesIO(data), formats=("TIFF",)) as picture:
-        plain = picture.mode in ("1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "F") and photometric != 0
+        plain = picture.mode in ("1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "F") and page.photometric != 0
         if not plain or getattr(picture, "n_frames", 1) > 1:
-            raise Codec(reason)
-        return np.array(picture)
+            raise Codec(getattr(page.compression, "name", "a method of its own"))
+        turn = _turn(page)
+        return _orient(np.array(picture), {6: 8, 8: 6}.get(turn, turn))  # which Pillow turns as it loads: back again
 
 
-def _orient(array: np.ndarray, page: Any) -> np.ndarray:
-    """Tag 274: rows and columns as stored -> as meant (TIFF 6.0, page 36); from 5 on they are swapped."""
+def _turn(page: Any) -> int:
+    """Tag 274: how what is stored is meant (TIFF 6.0, page 36); 1 is upright."""
     tag = page.tags.get(274)
-    turn = int(tag.value) if tag is not None else 1
+    return int(tag.value) if tag is not None else 1
+
+
+def _orient(array: np.ndarray, turn: int) -> np.ndarray:
+    """Rows and columns as stored -> as meant; from 5 on they are swapped. 6 and 8 undo each other, every other itself."""
     if turn >= 5:
         array = array.swapaxes(0, 1)
     if turn in (2, 3, 6, 7):

@@ -17,6 +17,7 @@ from semiseg.data import decode
 from semiseg.data.classes import ClassMap
 from semiseg.data.classfile import FILE, Spec, read_spec
 from semiseg.data.decode import shown
+from semiseg.data.folder import images_of
 from semiseg.data.index import Item
 from semiseg.data.look import Seen, mask_facts
 from semiseg.data.propose import class_map
@@ -120,8 +121,7 @@ def _classes(folders: Sequence[Path], beside: Path) -> ClassMap:
     if spec and file not in class_files(beside):
         _one_meaning(file, spec, folders)
     seen: list[Seen] = []
-    inner = beside / "images"  # as `predict.scan_images` looks
-    images = scan(inner if inner.is_dir() else beside)  # masks in subfolders as the images are in no label folders
+    images = scan(images_of(beside))  # masks in subfolders as the images are in no label folders
     found = {folder: masks_of(folder, None, images) for folder in sorted(folders)}
     labels = next(iter(found.values())).labels
     same_labels({folder: masks.labels for folder, masks in found.items()}, labels)

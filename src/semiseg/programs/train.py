@@ -20,7 +20,7 @@ from semiseg.data.check import Checked
 from semiseg.data.folder import find
 from semiseg.data.splits import choose_labels
 from semiseg.errors import BUSY, CHECKPOINT, DATA, USAGE, Problem, Refusal, usage
-from semiseg.methods import arguments, method_class, own
+from semiseg.methods import arguments, method_class
 from semiseg.networks import build
 from semiseg.programs import PROGRAMS, outputs, program_class
 from semiseg.programs._generations import FIRST
@@ -31,7 +31,7 @@ from semiseg.programs.session import Session
 from semiseg.report import write_report
 from semiseg.training.config import RESOLVED, Config, Settings, differences, split_name
 from semiseg.training.logs import Log
-from semiseg.training.origin import command_of, machine
+from semiseg.training.origin import command_of, files, machine, replaced
 from semiseg.training.prepare import look, prepare
 from semiseg.training.ranges import amount
 from semiseg.training.recipe import read_recipe
@@ -126,7 +126,7 @@ def train(
         )
     program = program_class(config.program)(**config.program_args)
     _check(config, program)
-    _same_code(run, config, record)
+    _same_files(run, config, record)
     log = Log(run, quiet)
     with storage.lock(run):
         storage.sweep(run)
@@ -196,8 +196,7 @@ def _run(
 ) -> dict[str, Any]:  # fmt: skip
     command = record.get("command") or command  # the one that says what this training is; a resume may say less
     about = {"format": 1, "version": semiseg.__version__, "command": command, "machine": machine()}
-    if code := own.digest(config.method):
-        about["code"] = code
+    about |= files(config.method, config.weights)
     about["created"] = record.get("created") or time.strftime("%Y-%m-%dT%H:%M:%S%z")
     if not record:
         storage.write_json(run / "run.json", {**about, "config": config.to_json(), "data": {"hash": checked.hash}})
@@ -232,7 +231,7 @@ def existing(run: Path, data: str, resume: str) -> dict[str, Any]:
                 raise Refusal(Problem("S10", str(run), "holds a run already", fix), BUSY)
         return storage.read_json(run / "run.json")
     if resume == "force":
-        fix = f"start one: {again}; --resume auto continues or starts"
+        fix = "start one: the same command without --resume; --resume auto continues or starts"
         raise Refusal(Problem("S11", str(run), "holds no run: there is nothing to resume", fix), CHECKPOINT)
     if run.exists() and not run.is_dir():
         raise Refusal(Problem("S10", str(run), "is a file", "choose another --out"), BUSY)
@@ -243,13 +242,13 @@ def existing(run: Path, data: str, resume: str) -> dict[str, Any]:
     return {}
 
 
-def _same_code(run: Path, config: Config, record: Mapping[str, Any]) -> None:
+def _same_files(run: Path, config: Config, record: Mapping[str, Any]) -> None:
     """Refuses (exit 4) to go on with another file of the user's own than the one that something was trained with."""
-    before = record.get("code", "")
-    if before and own.digest(config.method) != before and [p for n in ("final", "step-*") for p in run.rglob(n)]:
+    other = replaced(record, config.method, config.weights)
+    if other and [p for n in ("final", "step-*") for p in run.rglob(n)]:
         found = f"changed since models of {run} were trained with it"
         fix = "put the old file back, or start another run with another --out"
-        raise Refusal(Problem("S08", config.method, found, fix), CHECKPOINT)
+        raise Refusal(Problem("S08", other, found, fix), CHECKPOINT)
 
 
 def _explicit(saved: Mapping[str, Any], config: Config) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 from semiseg.errors import USAGE, Problem, Refusal, nearest
 from semiseg.methods import METHODS, method_class, own
+from semiseg.training import origin
 from semiseg.training.ranges import ARGUMENTS, CHOICES, RANGES, convert, outside, typed
 
 LISTED = 12
@@ -104,8 +105,7 @@ class Config:
         args = self.method_args if method == self.method else {}
         idle = method_class(method).students if method in METHODS else ()
         kept |= {"method": method, "method_args": {k: v for k, v in args.items() if k not in idle}}
-        if code := own.digest(method):
-            kept["code"] = code
+        kept |= origin.files(method, self.weights)  # whatever the path to the same weights is
         return hashlib.sha256(json.dumps([kept, key, data], sort_keys=True).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import semiseg
+from semiseg.methods import own
 
 OPTIONS = (
     "method",
@@ -58,6 +60,41 @@ def command_of(options: Mapping[str, Any], sets: Sequence[str] = (), recipe: str
     return shlex.join(
         ["semiseg", "train", str(options["data"]), *words, *(w for s in [*rest, *sets] for w in ("--set", s))]
     )
+
+
+def files(method: str, weights: str) -> dict[str, str]:
+    """SHA-256 of the user's own files that decide what is trained: "code" of the method, "weights" that it starts from.
+
+    Without those that there are not: of our methods, from scratch, or from public weights, whose names are enough.
+    """
+    found = {"code": own.digest(method)}
+    if weights not in ("", "imagenet"):
+        from semiseg.networks.weights import local_weights  # which brings the encoders' libraries
+
+        file = local_weights(weights)
+        both = [p for p in (file, file.parent / "config.json") if p.is_file()]  # which says how colours are scaled
+        found["weights"] = _digest(tuple((p, p.stat().st_size, p.stat().st_mtime_ns) for p in both))
+    return {name: digest for name, digest in found.items() if digest}
+
+
+@cache
+def _digest(stamped: tuple[tuple[Path, int, int], ...]) -> str:
+    """SHA-256 of files one after the other; a file of this size and time is read once."""
+    whole = hashlib.sha256()
+    for path, *_ in stamped:
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def replaced(record: Mapping[str, Any], method: str, weights: str) -> str:
+    """Which of these files is not the one that run.json notes: the method or the weights as typed; "" when all are.
+
+    What an older version did not note is taken for the same.
+    """
+    now = files(method, weights)
+    typed = {"code": method, "weights": weights}
+    return next((typed[k] for k in typed if record.get(k, "") not in ("", now.get(k, ""))), "")
 
 
 def machine() -> dict[str, Any]:
