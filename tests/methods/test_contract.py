@@ -1,6 +1,8 @@
 """What every method promises, on every kind of task. A method added to METHODS is tested here without a new line."""
 
 import copy
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +18,17 @@ LOGGED = {"kept", "confident", "easiness", "trusted", "covered"}  # shares, no l
 PARTS = {"u2pl": {"contrast"}, "segkc": {"feature"}, "supmix": {"pasted"}, "sufd": {"discriminator"}}  # of other terms
 
 
-@pytest.fixture(params=METHODS)
-def name(request):
-    return request.param
+EXAMPLE = "the example of CONTRIBUTING.md"
+
+
+@pytest.fixture(params=[*METHODS, EXAMPLE])
+def name(request, tmp_path_factory):
+    if request.param != EXAMPLE:
+        return request.param
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    file = tmp_path_factory.mktemp("example") / "mymethod.py"
+    file.write_text(textwrap.dedent(page.partition("```python\n")[2].partition("   ```")[0]))
+    return f"{file}:MyMethod"
 
 
 def build(name, kind, *, pixelwise=False, refine=None, seed=0, **changes):

@@ -150,6 +150,9 @@ def test_folds_of_a_small_set_use_all_labels(folders, tmp_path):
         "\N{NO-BREAK SPACE}", " "
     )
     assert alone["generations"][0]["out_of_fold"] == pooled
+    words = ["members_by=folds", "members=3"]
+    committee = semiseg.train(data, tmp_path / "committee", method="committee", sets=words, **SMALL)
+    assert committee["generations"][0]["out_of_fold"] == committee["arms"][0]["val"] == pooled
 
 
 def test_members_of_different_networks(folders, tmp_path):

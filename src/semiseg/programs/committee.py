@@ -39,7 +39,9 @@ class Committee(Program):
         else:
             members = [session.train(0, i, f"{self.name} · {i + 1}/{k}") for i in range(k)]
         session.add_generation(0, members, True, "the only generation")
-        first = session.out_of_fold(members) if session.folded else members[0].val
+        first = members[0].val
+        if session.folded:
+            first = session.generations[0]["out_of_fold"] = session.out_of_fold(members)
         session.add_arm(title, members[0].folder, first)
         if k == 1:
             return Outcome(members[0], members, "it is the only model", members[0])
