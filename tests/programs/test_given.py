@@ -158,6 +158,10 @@ def test_what_is_no_committee(folders, tmp_path):
     assert "averages probabilities" in str(refused(data, tmp_path, f"{one},{other}", "ensemble"))
     few = refused(data, tmp_path, f"{one},{other}", sets=["im.agreement=3"])
     assert "has 2 members" in str(few) and few.exit == 2
+    for method, sets in (("ensemble", []), ("im", ["im.agreement=3", "generations=1"])):  # before anything is written
+        with pytest.raises(Refusal, match=r"averages probabilities|has 2 members"):
+            semiseg.train(data, tmp_path / "new", method=method, committee=f"{one},{other}", sets=sets, **SMALL)
+        assert not (tmp_path / "new").exists()
     with pytest.raises(Refusal, match="holds no masks"):
         semiseg.train(data, tmp_path / "again", method="im", committee=f"{one},{tmp_path}/empty-one", **SMALL)
     semiseg.train(data, tmp_path / "again", method="im", committee=f"{one},{other}", **SMALL)  # corrected, same --out

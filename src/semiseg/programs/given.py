@@ -154,18 +154,23 @@ def _one_meaning(file: Path, spec: Spec, folders: Sequence[Path]) -> None:
 def ready(session: Session, rule: Rule) -> list[Voice]:
     """The committee of --committee, and that it can label every unlabeled image; refuses all that is wrong at once."""
     data = session.data
-    if rule.vote != "consensus":
-        found = "gives labels, and this program averages probabilities or trusts every pixel"
-        raise Refusal(Problem("C11", "--committee", found, "use --method im, which needs labels only"), USAGE)
     voices = open_all(split(data.config.committee), data.classes, Path(data.config.data))
-    if rule.agreement and rule.agreement > len(voices):
-        found = f"is {rule.agreement}, and the given committee has {len(voices)} members"
-        raise Refusal(Problem("C02", "agreement", found, expected=f"0, or 2 to {len(voices)}"), USAGE)
+    suits(rule, len(voices))
     images = {name: (path, data.checked.images[name]) for name, path in _images(session).items()}
     problems = list(dict.fromkeys(p for v in voices for p in v.lacks(images)))
     if problems:
         raise Refusal(problems, DATA)
     return voices
+
+
+def suits(rule: Rule, members: int) -> None:
+    """Refuses (exit 2) a rule that a given committee of so many members cannot follow."""
+    if rule.vote != "consensus":
+        found = "gives labels, and this program averages probabilities or trusts every pixel"
+        raise Refusal(Problem("C11", "--committee", found, "use --method im, which needs labels only"), USAGE)
+    if rule.agreement and rule.agreement > members:
+        found = f"is {rule.agreement}, and the given committee has {members} members"
+        raise Refusal(Problem("C02", "agreement", found, expected=f"0, or 2 to {members}"), USAGE)
 
 
 def split(text: str) -> list[str]:

@@ -23,10 +23,10 @@ from semiseg.errors import BUSY, CHECKPOINT, DATA, USAGE, Problem, Refusal, usag
 from semiseg.methods import arguments, method_class
 from semiseg.networks import build
 from semiseg.programs import PROGRAMS, outputs, program_class
-from semiseg.programs._generations import FIRST
+from semiseg.programs._generations import FIRST, Generations
 from semiseg.programs._promotion import shipped
 from semiseg.programs.base import Program
-from semiseg.programs.given import named, split
+from semiseg.programs.given import named, split, suits
 from semiseg.programs.session import Session
 from semiseg.report import write_report
 from semiseg.training.config import RESOLVED, Config, Settings, differences, split_name
@@ -280,6 +280,8 @@ def _check(config: Config, program: Program) -> None:
         found, fix = f"gives a committee, and {config.name} learns from none", "use --method im, or METHOD+im"
         raise Refusal(Problem("C11", "--committee", found, fix), USAGE)
     if config.committee and not storage.is_sealed(Path(config.out) / FIRST):  # a finished answer needs nobody any more
-        named(split(config.committee))
+        members = named(split(config.committee))
+        if isinstance(program, Generations):
+            suits(program.rule(), len(members))
     for network in dict.fromkeys((config.network, *program.networks)):
         build(network, 3, 2, pretrained=config.weights or None)
