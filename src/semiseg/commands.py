@@ -98,19 +98,19 @@ def train_folder(
 
 
 def table(arms: list[dict[str, Any]], on: str = "val") -> list[str]:
-    """The arms with mIoU on val (or `on`), Dice, and the difference to labels only."""
+    """The arms with mIoU on val (or `on`), Dice, the mean IoU of single images, and the difference to labels only."""
     if not any(a["val"] for a in arms):
         return ["no val set, so nothing could be scored"]
     base = next((a["val"]["miou"] for a in arms if a["name"] == "labels only" and a["val"]), None)
     width = max(len(f"on {on}"), *(len(a["name"]) for a in arms))
-    lines = [f"{'on ' + on:{width}}   mIoU    Dice    Δ mIoU"]
+    lines = [f"{'on ' + on:{width}}   mIoU    Dice  an image  Δ mIoU"]
     for arm in arms:
         val = arm["val"] or {}
-        miou, dice = val.get("miou"), val.get("dice")
+        miou, dice, image = (val.get(key) for key in ("miou", "dice", "iou_per_image"))
         gain = ""
         if miou is not None and base is not None and arm["name"] != "labels only":
             gain = f"{miou - base:+.4f}"
-        lines.append(f"{arm['name']:{width}}  {_score(miou)}  {_score(dice)}  {gain}".rstrip())
+        lines.append(f"{arm['name']:{width}}  {_score(miou)}  {_score(dice)}   {_score(image)}   {gain}".rstrip())
     return lines
 
 
