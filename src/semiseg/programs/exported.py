@@ -117,9 +117,8 @@ def export(run: Path, out: Path) -> dict[str, Any]:
     storage.make_folder(out.parent)  # before the conversion, which takes its time
     data = _bytes(model.network(model.folders["model"]).cpu(), model.channels, about)
     model.device = torch.device("cpu")  # both on one device: a GPU rounds otherwise
-    with TemporaryDirectory(
-        ignore_cleanup_errors=True
-    ) as folder:  # what is there already stays until the new one is known to be right
+    # what is there already stays until the new one is known to be right
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         tried = Path(folder) / out.name
         storage.write_bytes(tried, data)
         compared = _compare(model, Exported(tried))
